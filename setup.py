@@ -1,7 +1,7 @@
 """Builds the extension, and nothing else: everything declarative is in pyproject.toml.
 
-LLMREC_EXTENSION=auto|0|require  build if possible (default), never, or fail when it cannot be built
-LLMREC_CUDA=auto|0|1             compile the .cu sources if there are any and nvcc is found (default), never, or always
+LLMREC_EXTENSION=auto|0|require  build it if possible (default), never, or fail where it cannot be
+LLMREC_CUDA=auto|0|1             compile .cu sources where nvcc is found (default), never, or always
 LLMREC_WERROR=1                  C++ warnings are errors
 """
 

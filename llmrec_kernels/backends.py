@@ -1,0 +1,199 @@
+"""Which kernel runs an operator, and why the others do not.
+
+Each operator has one priority list of backends. A backend answers `reasons(device)`: why it
+cannot run there; an empty list means that it can. The first that can is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llmrec_kernels import _library
+
+OPS = ("cosine_topk", "embedding_bag", "candidate_scores", "quantize", "pack")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run the operators: a name, a check, and what its operators are called.
+
+    Parameters
+    ----------
+    name
+        What `backend=` takes.
+    suffix
+        Added to the operator's name: kernels that the torch dispatcher does not choose are
+        operators of their own.
+    reasons
+        `reasons(op, device)` lists why it cannot run; empty when it can.
+    """
+
+    name: str
+    suffix: str
+    reasons: Callable[[str, torch.device], list[str]]
+
+
+def _compiled(device_type: str) -> Callable[[str, torch.device], list[str]]:
+    def reasons(op: str, device: torch.device) -> list[str]:
+        found = []
+        if device.type != device_type:
+            found.append(f"the tensors are on {device.type}, not {device_type}")
+        if _library.load_error is not None:
+            found.append(f"the compiled extension is not loaded: {_library.load_error}")
+        elif device_type not in _library.build_info()["ops"].get(op, ()):
+            found.append(f"the extension holds no {device_type} kernel for {op}")
+        return found
+
+    return reasons
+
+
+def _room(kind: str, package: str) -> Callable[[str, torch.device], list[str]]:
+    def reasons(op: str, device: torch.device) -> list[str]:
+        found = []
+        if device.type != "cuda":
+            found.append(f"the tensors are on {device.type}, not cuda")
+        if importlib.util.find_spec(f"llmrec_kernels.ops.{op}.{kind}") is None:
+            found.append(f"this version has no {kind} kernel for {op}")
+        elif importlib.util.find_spec(package) is None:
+            found.append(f'{package} is not installed: pip install "llmrec_kernels[cuda12]"')
+        return found
+
+    return reasons
+
+
+# Fastest first.
+BACKENDS = (
+    Backend("cuda", "", _compiled("cuda")),
+    Backend("triton", "_triton", _room("triton", "triton")),
+    Backend("nvrtc", "_nvrtc", _room("nvrtc", "cupy")),
+    Backend("cpu", "", _compiled("cpu")),
+    Backend("reference", "_reference", lambda op, device: []),
+)
+
+_warned: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an operator runs where it does; prints as a table.
+
+    Parameters
+    ----------
+    op
+        The operator.
+    device
+        Where its tensors are.
+    chosen
+        The backend that runs.
+    refused
+        Every faster backend with its reasons.
+    level
+        The instruction set level of the compiled CPU kernel, where that is what runs.
+    """
+
+    op: str
+    device: str
+    chosen: str
+    refused: dict[str, list[str]]
+    level: str | None
+
+    def __str__(self) -> str:
+        level = f" at level {self.level}" if self.level else ""
+        lines = [f"{self.op} on {self.device} runs on backend {self.chosen!r}{level}"]
+        lines += [f"  not {name}: {'; '.join(why)}" for name, why in self.refused.items()]
+        return "\n".join(lines)
+
+
+def explain(op: str, *inputs: Any, backend: str | None = None) -> Explanation:
+    """Tell which backend an operator would take for these inputs, and why no faster one.
+
+    Parameters
+    ----------
+    op
+        An operator's name, such as `"cosine_topk"`.
+    *inputs
+        Its arguments, or some of them: the first with a device decides. Without any, the CPU.
+    backend
+        As the operators' own `backend=`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such operator or backend, or the forced backend cannot run.
+
+    Examples
+    --------
+    >>> from llmrec_kernels import explain
+    >>> explain("cosine_topk", backend="reference").chosen
+    'reference'
+    """
+    device = next((v.device for v in inputs if hasattr(v, "device")), "cpu")
+    return _explain(op, torch.device(str(device)), backend)
+
+
+def _explain(op: str, device: torch.device, backend: str | None) -> Explanation:
+    if op not in OPS:
+        raise ValueError(f"op is {op!r}; expected one of {', '.join(OPS)}")
+    names = [candidate.name for candidate in BACKENDS]
+    if backend is not None and backend not in names:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(names)}, or None")
+    refused: dict[str, list[str]] = {}
+    for candidate in BACKENDS:
+        if backend not in (None, candidate.name):
+            continue
+        reasons = candidate.reasons(op, device)
+        if not reasons:
+            level = _library.build_info()["levels"].get(op) if candidate.name == "cpu" else None
+            return Explanation(op, str(device), candidate.name, refused, level)
+        refused[candidate.name] = reasons
+    why = "; ".join(refused[str(backend)])
+    raise ValueError(f"backend={backend!r} cannot run {op}: {why}")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def select(op: str, device: str, backend: str | None) -> str:
+    """Name the torch operator to call: chosen once, and never in silence.
+
+    Examples
+    --------
+    >>> select("cosine_topk", "cpu", "reference")
+    'cosine_topk_reference'
+    """
+    key = (op, device, backend)
+    if key not in _selected:
+        explanation = _explain(op, torch.device(device), backend)
+        if backend is None and explanation.chosen == "reference":
+            _report_slow(explanation)
+        chosen = next(b for b in BACKENDS if b.name == explanation.chosen)
+        _selected[key] = op + chosen.suffix
+    return _selected[key]
+
+
+_selected: dict[tuple[str, str, str | None], str] = {}
+_reported: set[str] = set()
+
+
+def _report_slow(explanation: Explanation) -> None:
+    """Warn once per device that plain torch stands in for a kernel; LLMREC_STRICT=1 refuses."""
+    device = torch.device(explanation.device).type
+    if device == "cpu" and _library.switched_off():
+        return
+    reasons = explanation.refused["cuda" if device == "cuda" else "cpu"]
+    message = (
+        f"{explanation.op} runs as plain torch on {device}, with the same results but slower, "
+        f"because {'; '.join(reasons)}. "
+        'To get the kernels: pip install --no-build-isolation "llmrec_kernels" '
+        "where torch and a C++ compiler are; `llmrec-kernels info` shows the whole decision."
+    )
+    if os.environ.get("LLMREC_STRICT") == "1":
+        raise RuntimeError(f"LLMREC_STRICT=1: {message}")
+    if device not in _reported:
+        _reported.add(device)
+        warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -1,0 +1,87 @@
+"""What an operator call costs, from its real arguments: the registry that each op enters.
+
+A formula counts *compulsory* work: the operations of the definition and the bytes that must
+move at least once. What a kernel really moves is measured elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one call, or of many added up.
+
+    Parameters
+    ----------
+    flops
+        Floating-point operations; a multiply-add counts two.
+    int_ops
+        Integer operations, counted likewise.
+    bytes_read, bytes_written
+        Compulsory memory traffic in bytes.
+
+    Examples
+    --------
+    >>> Cost(flops=2) + Cost(flops=3, bytes_read=8)
+    Cost(flops=5, int_ops=0, bytes_read=8, bytes_written=0)
+    """
+
+    flops: int = 0
+    int_ops: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.flops + other.flops,
+            self.int_ops + other.int_ops,
+            self.bytes_read + other.bytes_read,
+            self.bytes_written + other.bytes_written,
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written."""
+        return self.bytes_read + self.bytes_written
+
+
+Formula = Callable[..., Cost]
+
+_formulas: dict[Any, Formula] = {}
+
+
+def register(op: Any, formula: Formula) -> None:
+    """Enter `formula(*args, out, **kwargs) -> Cost` for a torch operator packet.
+
+    The floating-point operations are entered with `torch.utils.flop_counter` too, so that
+    PyTorch's own `FlopCounterMode` counts the op.
+    """
+    _formulas[op] = formula
+
+    def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        return formula(*args, out=out_val, **kwargs).flops
+
+    register_flop_formula(op, get_raw=True)(flops)
+
+
+def formula(op: Any) -> Formula | None:
+    """The registered formula of an operator packet, if there is one."""
+    return _formulas.get(op)
+
+
+def nbytes(*tensors: Tensor | None) -> int:
+    """Bytes that the elements of these tensors take; None takes none."""
+    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+def nbytes_of(out: Tensor | tuple[Tensor, ...]) -> int:
+    """Bytes of an operator's result, one tensor or several."""
+    return nbytes(out) if isinstance(out, torch.Tensor) else nbytes(*out)

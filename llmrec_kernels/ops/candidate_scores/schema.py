@@ -1,0 +1,127 @@
+"""`llmrec::candidate_scores` and its top-k: schemas, fake kernels, gradients and cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmrec_kernels._library import library
+from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.ops.candidate_scores.reference import (
+    candidate_scores,
+    candidate_scores_backward,
+    candidate_topk,
+)
+from llmrec_kernels.ops.define import define
+
+ARGUMENTS = (
+    "Tensor queries, Tensor data, Tensor? scale, Tensor? bias, Tensor? inverse_norms, int bits, "
+    "Tensor candidates, Tensor offsets, int metric, Tensor? query_bias, Tensor? item_bias, "
+    "float offset, Tensor? query_scale, Tensor? item_scale"
+)
+BACKWARD = (
+    "(Tensor grad, Tensor queries, Tensor data, Tensor? scale, Tensor? bias, int bits, "
+    "Tensor candidates, Tensor offsets, int metric, Tensor? query_scale, Tensor? item_scale)"
+    " -> (Tensor grad_queries, Tensor grad_items, Tensor grad_query_bias, Tensor grad_item_bias)"
+)
+
+
+def _fake(queries: Tensor, *arguments: Any) -> Tensor:
+    candidates: Tensor = arguments[5]
+    return queries.new_empty(candidates.shape[0], dtype=torch.float32)
+
+
+def _fake_topk(queries: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    k = arguments[-1]
+    scores = queries.new_empty(queries.shape[0], k, dtype=torch.float32)
+    return scores, queries.new_empty(queries.shape[0], k, dtype=torch.int64)
+
+
+def _fake_backward(
+    grad: Tensor, queries: Tensor, data: Tensor, scale: Any, bias: Any, bits: int, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(queries, memory_format=torch.contiguous_format),
+        data.new_empty(data.shape) if bits == 0 else data.new_empty(0, dtype=torch.float32),
+        grad.new_empty(queries.shape[0]),
+        grad.new_empty(data.shape[0]),
+    )
+
+
+def _cost(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
+    metadata = [t for t in arguments[:3] if t is not None]
+    candidates = arguments[4]
+    row = data.shape[1] * data.element_size() + sum(t.element_size() for t in metadata)
+    rest = [t for t in arguments[4:] if isinstance(t, Tensor)]
+    return Cost(
+        flops=2 * candidates.shape[0] * queries.shape[1],
+        bytes_read=nbytes(queries, *rest) + candidates.shape[0] * row,
+        bytes_written=nbytes_of(out),
+    )
+
+
+def _cost_backward(grad: Tensor, queries: Tensor, data: Tensor, *rest: Any, out: Any) -> Cost:
+    pairs, dim = grad.shape[0], queries.shape[1]
+    return Cost(
+        flops=4 * pairs * dim,
+        bytes_read=nbytes(grad, queries) + pairs * dim * data.element_size(),
+        bytes_written=nbytes_of(out),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    (queries, data, scale, bias, _, ctx.bits, candidates, offsets, ctx.metric) = inputs[:9]
+    query_scale, item_scale = inputs[12:14]
+    ctx.save_for_backward(queries, data, scale, bias, candidates, offsets, query_scale, item_scale)
+    ctx.biases = [inputs[9] is not None, inputs[10] is not None]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    queries, data, scale, bias, candidates, offsets, query_scale, item_scale = ctx.saved_tensors
+    grads = torch.ops.llmrec.candidate_scores_backward(
+        grad.contiguous(),
+        queries,
+        data,
+        scale,
+        bias,
+        ctx.bits,
+        candidates,
+        offsets,
+        ctx.metric,
+        query_scale,
+        item_scale,
+    )
+    result: list[Tensor | None] = [None] * 14
+    result[0] = grads[0]
+    result[1] = grads[1] if ctx.bits == 0 else None
+    result[9] = grads[2] if ctx.biases[0] else None
+    result[10] = grads[3] if ctx.biases[1] else None
+    return tuple(result)
+
+
+define(
+    "candidate_scores",
+    f"({ARGUMENTS}) -> Tensor",
+    reference=candidate_scores,
+    fake=_fake,
+    formula=_cost,
+    differentiable=True,
+)
+define(
+    "candidate_scores.topk",
+    f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)",
+    reference=candidate_topk,
+    fake=_fake_topk,
+    formula=_cost,
+)
+define(
+    "candidate_scores_backward",
+    BACKWARD,
+    reference=candidate_scores_backward,
+    fake=_fake_backward,
+    formula=_cost_backward,
+)
+for _name in ("candidate_scores", "candidate_scores_reference"):
+    torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)

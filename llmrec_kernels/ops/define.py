@@ -1,0 +1,51 @@
+"""How an operator enters torch: schema, reference, fake kernel and cost in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from llmrec_kernels import cost
+from llmrec_kernels._library import library
+
+
+def define(
+    name: str,
+    schema: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    formula: cost.Formula,
+    differentiable: bool = False,
+) -> None:
+    """Define `llmrec::name`, and `llmrec::<name>_reference` that never leaves plain torch.
+
+    The reference is the composite kernel, so that the op exists with no compiled code; the
+    extension's kernels override it on their devices.
+
+    Parameters
+    ----------
+    name
+        The operator's name, with its overload after a dot where it has one.
+    schema
+        Arguments and results, as `torch.library` writes them.
+    reference, fake
+        The readable implementation, and the one that computes shapes alone.
+    formula
+        `formula(*args, out, **kwargs) -> Cost`.
+    differentiable
+        Whether `torch.library.register_autograd` follows. Where it does not, the op passes
+        through autograd and its result needs no gradient.
+    """
+    base, _, overload = name.partition(".")
+    for suffix in ("", "_reference"):
+        full = base + suffix + (f".{overload}" if overload else "")
+        library.define(full + schema)
+        library.impl(full, torch.no_grad()(reference), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"llmrec::{full}", fake, lib=library)
+        if not differentiable:
+            library.impl(full, torch.library.fallthrough_kernel, "Autograd")
+        if not overload:
+            cost.register(getattr(torch.ops.llmrec, base + suffix), formula)
