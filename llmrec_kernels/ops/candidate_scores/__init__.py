@@ -10,7 +10,7 @@ from torch import Tensor
 from llmrec_kernels import backends
 from llmrec_kernels.ops import checks
 from llmrec_kernels.ops.arrays import returner
-from llmrec_kernels.ops.candidate_scores import schema as _schema  # noqa: F401 (defines the op)
+from llmrec_kernels.ops.candidate_scores.schema import OP
 from llmrec_kernels.ops.cosine_topk import METRICS, TopK
 from llmrec_kernels.ops.rows import rows_of
 from llmrec_kernels.ragged import Ragged
@@ -104,7 +104,7 @@ def candidate_scores(
         checks.vector("query_scale", query_scale, count, "[B]", device),
         checks.vector("item_scale", item_scale, width, "[N]", device),
     )  # fmt: skip
-    op = getattr(torch.ops.llmrec, backends.select("candidate_scores", device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
     back = returner(queries)
     if k is None:
         scores: Tensor = op(*arguments)

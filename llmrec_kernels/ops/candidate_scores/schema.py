@@ -16,6 +16,8 @@ from llmrec_kernels.ops.candidate_scores.reference import (
 )
 from llmrec_kernels.ops.define import define
 
+OP = "candidate_scores"
+
 ARGUMENTS = (
     "Tensor queries, Tensor data, Tensor? scale, Tensor? bias, Tensor? inverse_norms, int bits, "
     "Tensor candidates, Tensor offsets, int metric, Tensor? query_bias, Tensor? item_bias, "
@@ -102,7 +104,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 define(
-    "candidate_scores",
+    OP,
     f"({ARGUMENTS}) -> Tensor",
     reference=candidate_scores,
     fake=_fake,
@@ -110,18 +112,18 @@ define(
     differentiable=True,
 )
 define(
-    "candidate_scores.topk",
+    f"{OP}.topk",
     f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)",
     reference=candidate_topk,
     fake=_fake_topk,
     formula=_cost,
 )
 define(
-    "candidate_scores_backward",
+    f"{OP}_backward",
     BACKWARD,
     reference=candidate_scores_backward,
     fake=_fake_backward,
     formula=_cost_backward,
 )
-for _name in ("candidate_scores", "candidate_scores_reference"):
+for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)

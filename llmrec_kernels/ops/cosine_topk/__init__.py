@@ -10,7 +10,7 @@ from torch import Tensor
 from llmrec_kernels import backends
 from llmrec_kernels.ops import checks
 from llmrec_kernels.ops.arrays import as_tensor, returner
-from llmrec_kernels.ops.cosine_topk import schema as _schema  # noqa: F401 (defines the operator)
+from llmrec_kernels.ops.cosine_topk.schema import OP
 from llmrec_kernels.ops.rows import rows_of
 from llmrec_kernels.ragged import Ragged
 
@@ -119,7 +119,7 @@ def cosine_topk(
     allow_ids, allow_offsets = _ids_or_lists(
         "allow", allow if mask is None else None, count, device
     )
-    op = getattr(torch.ops.llmrec, backends.select("cosine_topk", device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
     scores, ids = op(
         vectors.float(),
         rows.data,

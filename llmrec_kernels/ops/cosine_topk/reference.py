@@ -231,6 +231,6 @@ def _product(queries: Tensor, items: Tensor) -> Tensor:
     kind = items.device.type
     lowered = torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled(kind)
     if lowered:
-        return queries.double() @ items.double().T
+        queries, items = queries.double(), items.double()
     product: Tensor = queries @ items.T
     return product

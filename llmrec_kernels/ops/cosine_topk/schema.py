@@ -11,6 +11,8 @@ from llmrec_kernels.cost import Cost, nbytes, nbytes_of
 from llmrec_kernels.ops.cosine_topk.reference import cosine_topk
 from llmrec_kernels.ops.define import define
 
+OP = "cosine_topk"
+
 SCHEMA = (
     "(Tensor queries, Tensor data, Tensor? scale, Tensor? bias, Tensor? inverse_norms, int bits, "
     "SymInt k, int metric, Tensor? item_bias, Tensor? item_scale, "
@@ -55,4 +57,4 @@ def _cost(
     )
 
 
-define("cosine_topk", SCHEMA, reference=cosine_topk, fake=_fake, formula=_cost)
+define(OP, SCHEMA, reference=cosine_topk, fake=_fake, formula=_cost)

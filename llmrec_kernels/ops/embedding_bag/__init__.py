@@ -10,8 +10,8 @@ from torch import Tensor
 from llmrec_kernels import backends
 from llmrec_kernels.ops import checks
 from llmrec_kernels.ops.arrays import returner
-from llmrec_kernels.ops.embedding_bag import schema as _schema  # noqa: F401 (defines the op)
 from llmrec_kernels.ops.embedding_bag.reference import OUT_DTYPES
+from llmrec_kernels.ops.embedding_bag.schema import OP
 from llmrec_kernels.ops.pack import PackedItems
 from llmrec_kernels.ops.rows import rows_of
 
@@ -94,7 +94,7 @@ def embedding_bag(
     weights = _weights(per_sample_weights, indices, mode, device)
     if out_dtype not in OUT_DTYPES:
         raise ValueError(f"out_dtype is {out_dtype}; expected float32, float16 or bfloat16")
-    op = getattr(torch.ops.llmrec, backends.select("embedding_bag", device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
     pooled: Tensor = op(
         rows.data, rows.scale, rows.bias, rows.bits, rows.dim, flat, bounds, kind, weights,
         _padding(padding_idx, rows.data.shape[0]), normalize, OUT_DTYPES.index(out_dtype),

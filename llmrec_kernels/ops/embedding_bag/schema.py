@@ -16,6 +16,8 @@ from llmrec_kernels.ops.embedding_bag.reference import (
     embedding_bag_backward,
 )
 
+OP = "embedding_bag"
+
 SCHEMA = (
     "(Tensor data, Tensor? scale, Tensor? bias, int bits, SymInt dim, Tensor indices, "
     "Tensor offsets, int mode, Tensor? per_sample_weights, SymInt padding_idx, bool normalize, "
@@ -120,7 +122,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 define(
-    "embedding_bag",
+    OP,
     SCHEMA,
     reference=embedding_bag,
     fake=_fake,
@@ -128,11 +130,11 @@ define(
     differentiable=True,
 )
 define(
-    "embedding_bag_backward",
+    f"{OP}_backward",
     BACKWARD,
     reference=embedding_bag_backward,
     fake=_fake_backward,
     formula=_cost_backward,
 )
-for _name in ("embedding_bag", "embedding_bag_reference"):
+for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels import backends
-from llmrec_kernels.ops.pack import schema as _schema  # noqa: F401 (defines the operator)
+from llmrec_kernels.ops.pack.schema import OP
 from llmrec_kernels.ops.rows import Rows, RowStore, rows_of
 
 __all__ = ["PackedItems", "pack"]
@@ -75,7 +75,7 @@ def pack(items: Any, *, backend: str | None = None) -> PackedItems:
     3
     """
     rows = rows_of("items", items)
-    op = getattr(torch.ops.llmrec, backends.select("pack", rows.data.device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, rows.data.device.type, backend))
     data, inverse_norms = op(rows.data, rows.scale, rows.bias, rows.bits, rows.dim)
     scale = None if rows.scale is None else rows.scale.clone()
     bias = None if rows.bias is None else rows.bias.clone()

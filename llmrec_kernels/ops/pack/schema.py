@@ -11,6 +11,8 @@ from llmrec_kernels.cost import Cost, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define
 from llmrec_kernels.ops.pack.reference import pack
 
+OP = "pack"
+
 SCHEMA = (
     "(Tensor data, Tensor? scale, Tensor? bias, int bits, SymInt dim)"
     " -> (Tensor data, Tensor inverse_norms)"
@@ -34,4 +36,4 @@ def _cost(
     )
 
 
-define("pack", SCHEMA, reference=pack, fake=_fake, formula=_cost)
+define(OP, SCHEMA, reference=pack, fake=_fake, formula=_cost)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from llmrec_kernels import backends
 from llmrec_kernels.ops import checks
-from llmrec_kernels.ops.quantize import schema as _schema  # noqa: F401 (defines the operator)
 from llmrec_kernels.ops.quantize.reference import STORED
+from llmrec_kernels.ops.quantize.schema import OP
 from llmrec_kernels.ops.rows import Rows, RowStore
 
 DTYPES = ("int8", "int4")
@@ -156,6 +156,6 @@ def quantize(
     width = _BITS[DTYPES[checks.choice("dtype", dtype, DTYPES)]]
     symmetric = bool(checks.choice("scheme", scheme, SCHEMES))
     tensor = checks.float_array("weight", weight, "[V, D]")
-    op = getattr(torch.ops.llmrec, backends.select("quantize", tensor.device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, tensor.device.type, backend))
     codes, scale, bias = op(tensor, width, symmetric)
     return QuantizedTable(codes, scale, None if symmetric else bias, dtype, tensor.shape[1])

@@ -11,6 +11,8 @@ from llmrec_kernels.cost import Cost, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define
 from llmrec_kernels.ops.quantize.reference import STORED, quantize
 
+OP = "quantize"
+
 SCHEMA = "(Tensor weight, int bits, bool symmetric) -> (Tensor codes, Tensor scale, Tensor bias)"
 
 
@@ -27,4 +29,4 @@ def _cost(weight: Tensor, bits: int, symmetric: bool, *, out: Any) -> Cost:
     return Cost(flops=5 * weight.numel(), bytes_read=nbytes(weight), bytes_written=nbytes_of(out))
 
 
-define("quantize", SCHEMA, reference=quantize, fake=_fake, formula=_cost)
+define(OP, SCHEMA, reference=quantize, fake=_fake, formula=_cost)
