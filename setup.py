@@ -14,7 +14,6 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 MINIMUM_TORCH = "0x020b000000000000"  # the stable ABI of torch 2.11, which later releases keep
-MINIMUM_PYTHON = "0x030a0000"
 
 
 def choice(name: str, default: str, *allowed: str) -> str:
@@ -44,7 +43,7 @@ def extension() -> dict:
     if CUDA == "1" and not list(HERE.glob("csrc/*/*.cu")):
         sys.exit("LLMREC_CUDA=1, but this version has no CUDA sources; use LLMREC_CUDA=auto or 0")
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
     except ImportError as error:
         return without_extension(
             f"torch cannot be imported at build time ({error}); "
@@ -73,7 +72,7 @@ def extension() -> dict:
             "-Wextra",
             *(["-Werror"] if WERROR == "1" else []),
             f"-DTORCH_TARGET_VERSION={MINIMUM_TORCH}",
-            f"-DPy_LIMITED_API={MINIMUM_PYTHON}",
+            *(f"-isystem{path}" for path in include_paths()),  # their warnings are not ours
         ],
     )
     return {

@@ -1,5 +1,67 @@
+// The extension's entry: importing `llmrec_kernels._C` registers the kernels (each bind.cpp does
+// by static initialisation) and starts nothing. build_info() tells what is inside.
 #include <Python.h>
-extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static PyModuleDef d = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
-  return PyModule_Create(&d);
+
+#include <exception>
+#include <string>
+
+#include "common/dispatch.h"
+
+#define LLMREC_TEXT(x) #x
+#define LLMREC_STRING(x) LLMREC_TEXT(x)
+
+namespace {
+
+// Sets dict[key] to a value that it takes over.
+bool put(PyObject* dict, const char* key, PyObject* value) {
+  const bool good = value != nullptr && PyDict_SetItemString(dict, key, value) == 0;
+  Py_XDECREF(value);
+  return good;
 }
+
+PyObject* text(const std::string& value) { return PyUnicode_FromString(value.c_str()); }
+
+bool fill(PyObject* info) {
+  PyObject* ops = PyDict_New();
+  if (!put(info, "ops", ops)) return false;
+  PyObject* levels = PyDict_New();
+  if (!put(info, "levels", levels)) return false;
+  PyObject* refused = PyDict_New();
+  if (!put(info, "refused_levels", refused)) return false;
+  for (const llmrec::TableEntry& entry : llmrec::tables()) {
+    if (!put(ops, entry.op.c_str(), Py_BuildValue("(s)", "cpu"))) return false;
+    const char* level = llmrec::name_of(entry.chosen());
+    if (!put(levels, entry.op.c_str(), text(level))) return false;
+  }
+  for (llmrec::Level level : llmrec::kLevels) {
+    const std::string why = llmrec::refusal(level);
+    if (!why.empty() && !put(refused, llmrec::name_of(level), text(why))) return false;
+  }
+  return put(info, "level", text(llmrec::name_of(llmrec::allowed_level()))) &&
+         put(info, "compiler", text(__VERSION__)) &&
+         put(info, "torch_target", text(LLMREC_STRING(TORCH_TARGET_VERSION)));
+}
+
+PyObject* build_info(PyObject*, PyObject*) {
+  PyObject* info = PyDict_New();
+  try {
+    if (info != nullptr && fill(info)) return info;
+  } catch (const std::exception& error) {  // LLMREC_ISA names a level that cannot be had
+    PyErr_SetString(PyExc_ValueError, error.what());
+  }
+  Py_XDECREF(info);
+  return nullptr;
+}
+
+PyMethodDef methods[] = {
+    {"build_info", build_info, METH_NOARGS,
+     "What the extension was built with, the devices each operator has kernels for, and the\n"
+     "instruction set level that each takes here."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C",    nullptr, -1,     methods,
+                      nullptr,               nullptr, nullptr, nullptr};
+
+}  // namespace
+
+extern "C" PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
