@@ -14,10 +14,11 @@
 #define LLMREC_X86 1
 #endif
 #if defined(__linux__)
-#include <cerrno>
-#include <cstring>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -46,9 +47,9 @@ uint64_t saved_states() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-constexpr uint64_t kYmmStates = 0x6;         // SSE and AVX
-constexpr uint64_t kZmmStates = 0xe6;        // and opmask, and both halves of ZMM
-constexpr uint64_t kTileStates = 0x60000;    // tile configuration and tile data
+constexpr uint64_t kYmmStates = 0x6;       // SSE and AVX
+constexpr uint64_t kZmmStates = 0xe6;      // and opmask, and both halves of ZMM
+constexpr uint64_t kTileStates = 0x60000;  // tile configuration and tile data
 
 std::string missing(bool present, const char* feature) {
   return present ? "" : std::string("the processor has no ") + feature;
@@ -119,11 +120,16 @@ std::string neon_refusal() {
 
 std::string ask(Level level) {
   switch (level) {
-    case Level::scalar: return "";
-    case Level::avx2: return avx2_refusal();
-    case Level::avx512: return avx512_refusal();
-    case Level::amx: return amx_refusal();
-    case Level::neon: return neon_refusal();
+    case Level::scalar:
+      return "";
+    case Level::avx2:
+      return avx2_refusal();
+    case Level::avx512:
+      return avx512_refusal();
+    case Level::amx:
+      return amx_refusal();
+    case Level::neon:
+      return neon_refusal();
   }
   return "";
 }

@@ -78,7 +78,9 @@ inline const char* row_start(const Rows& rows, int64_t row) {
   return static_cast<const char*>(rows.data) + row * rows.stride;
 }
 
-inline float float_at(const void* values, int64_t i) { return static_cast<const float*>(values)[i]; }
+inline float float_at(const void* values, int64_t i) {
+  return static_cast<const float*>(values)[i];
+}
 
 inline float half_at(const void* values, int64_t i) {
   return float_of_half(static_cast<const uint16_t*>(values)[i]);
@@ -90,7 +92,9 @@ inline void widen_bytes(const Code* codes, int64_t dim, float scale, float bias,
   for (int64_t j = 0; j < dim; ++j) out[j] = scale * static_cast<float>(codes[j]) + bias;
 }
 
-inline int nibble_at(const uint8_t* codes, int64_t j) { return (codes[j / 2] >> (4 * (j % 2))) & 15; }
+inline int nibble_at(const uint8_t* codes, int64_t j) {
+  return (codes[j / 2] >> (4 * (j % 2))) & 15;
+}
 
 // Exactly this row in float32: a pointer into the rows where they are float32, or `scratch`.
 inline const float* widen_row(const Rows& rows, int64_t row, float* scratch) {

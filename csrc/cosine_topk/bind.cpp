@@ -62,8 +62,8 @@ std::tuple<Tensor, Tensor> cosine_topk_cpu(
     const Tensor& queries, const Tensor& data, const MaybeTensor& scale, const MaybeTensor& bias,
     const MaybeTensor& inverse_norms, int64_t bits, int64_t k, int64_t metric,
     const MaybeTensor& item_bias, const MaybeTensor& item_scale, const MaybeTensor& exclude_ids,
-    const MaybeTensor& exclude_offsets, const MaybeTensor& allow_mask,
-    const MaybeTensor& allow_ids, const MaybeTensor& allow_offsets, bool /*exact*/) {
+    const MaybeTensor& exclude_offsets, const MaybeTensor& allow_mask, const MaybeTensor& allow_ids,
+    const MaybeTensor& allow_offsets, bool /*exact*/) {
   check_value(k >= 1, "k is ", k, "; expected at least 1");
   const Tensor vectors = checked("queries", queries, ScalarType::Float, 2);
   const HeldRows items = hold_rows(data, scale, bias, inverse_norms, bits, vectors.size(1));

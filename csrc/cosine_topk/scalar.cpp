@@ -30,8 +30,8 @@
 namespace llmrec {
 namespace {
 
-constexpr int64_t kLanes = 16;         // items in a strip
-constexpr int64_t kQueryBlock = 128;   // queries that share a transposed strip
+constexpr int64_t kLanes = 16;              // items in a strip
+constexpr int64_t kQueryBlock = 128;        // queries that share a transposed strip
 constexpr int64_t kShortestStretch = 1024;  // items; a shorter one costs more than it balances
 
 struct Scored {
@@ -190,8 +190,8 @@ bool permitted(const TopkArguments& args, int64_t query, int64_t item) {
 }
 
 // The reference score: the definition of the result.
-float score_of(const TopkArguments& args, const Queries& queries, int64_t query,
-               const Strip& strip, int64_t lane) {
+float score_of(const TopkArguments& args, const Queries& queries, int64_t query, const Strip& strip,
+               int64_t lane) {
   const int64_t dim = args.items.dim;
   double value = lane_dot(args.queries + query * dim, strip.row[lane], dim);
   if (args.cosine) value = value * queries.inverse[query] * strip.inverse[lane];
@@ -273,8 +273,8 @@ void cosine_topk_scalar(const TopkArguments& args, const Parallel& parallel) {
       const int64_t last_item = std::min(args.items.count, first_item + length);
       best[task].assign(static_cast<size_t>(last_query - first_query), Best(kept));
       if (kept == 0) continue;
-      scan(args, queries, first_query, last_query, first_item, last_item, strip,
-           best[task].data(), bad);
+      scan(args, queries, first_query, last_query, first_item, last_item, strip, best[task].data(),
+           bad);
     }
   });
   check_finite_rows("items", bad);

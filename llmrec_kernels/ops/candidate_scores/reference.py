@@ -51,11 +51,9 @@ def candidate_scores(
         vectors = rows.widen(item)
         similarity = score.lane_dot(queries[query], vectors)
         if metric == COSINE:
-            known = rows.inverse_norms
-            lengths = score.norms(vectors)
-            _finite_items(lengths, item)
-            item_inverse = known[item] if known is not None else score.invert(lengths)
-            similarity = similarity * inverse[query] * item_inverse
+            similarity = similarity * inverse[query] * _inverse_norms(rows, vectors, item)
+        else:
+            _finite_items(similarity, item)
         total = similarity
         for factor, index in ((query_scale, query), (item_scale, item)):
             total = total if factor is None else total * factor[index].double()
@@ -65,10 +63,18 @@ def candidate_scores(
     return result
 
 
-def _finite_items(lengths: Tensor, item: Tensor) -> None:
-    bad = ~lengths.isfinite()
+def _inverse_norms(rows: Rows, vectors: Tensor, item: Tensor) -> Tensor:
+    if rows.inverse_norms is not None:
+        return rows.inverse_norms[item]
+    lengths = score.norms(vectors)
+    _finite_items(lengths, item)
+    return score.invert(lengths)
+
+
+def _finite_items(values: Tensor, item: Tensor) -> None:
+    bad = ~values.isfinite()
     if bool(bad.any()):
-        row = int(item[bad][0])
+        row = int(item[bad].min())
         raise ValueError(f"items holds NaN or Inf in row {row}; expected finite numbers")
 
 

@@ -1,0 +1,37 @@
+// Scores of given pairs over raw pointers; the contract is llmrec_kernels/ops/candidate_scores.
+#pragma once
+
+#include <cstdint>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "common/rows.h"
+
+namespace llmrec {
+
+struct CandidateArguments {
+  const float* queries = nullptr;  // [B, dim], contiguous
+  int64_t count = 0;               // B
+  Rows items;
+  const int64_t* candidates = nullptr;  // [nnz]
+  const int64_t* offsets = nullptr;     // [B + 1]
+  bool cosine = true;
+  const float* query_bias = nullptr;  // [B] or null
+  const float* item_bias = nullptr;   // [N] or null
+  double offset = 0.0;
+  const float* query_scale = nullptr;  // [B] or null
+  const float* item_scale = nullptr;   // [N] or null
+  float* scores = nullptr;             // [nnz]
+};
+
+// Notes the first query and the first item, of those that are read, that is not finite.
+using CandidateKernel = void(const CandidateArguments&, FirstBad& queries, FirstBad& items,
+                             const Parallel&);
+
+CandidateKernel candidate_scores_scalar;
+
+// The k best entries of each list in (score down, id) order, padded with -inf and -1.
+void best_of_lists(const CandidateArguments&, int64_t k, float* scores, int64_t* ids,
+                   const Parallel&);
+
+}  // namespace llmrec

@@ -1,0 +1,30 @@
+// Pooled embedding lookup over raw pointers; the contract is llmrec_kernels/ops/embedding_bag.
+#pragma once
+
+#include <cstdint>
+
+#include "common/parallel.h"
+#include "common/rows.h"
+
+namespace llmrec {
+
+enum class Pooling { sum = 0, mean = 1, max = 2 };
+
+struct BagArguments {
+  Rows table;
+  const int64_t* indices = nullptr;  // [nnz], in range
+  const int64_t* offsets = nullptr;  // [B + 1], monotone
+  int64_t count = 0;                 // B
+  Pooling mode = Pooling::sum;
+  const float* weights = nullptr;  // [nnz] or null
+  int64_t padding_idx = -1;        // -1 for none
+  bool normalize = false;
+  Storage out_storage = Storage::float32;  // or float16, bfloat16
+  void* out = nullptr;                     // [B, dim]
+};
+
+using BagKernel = void(const BagArguments&, const Parallel&);
+
+BagKernel embedding_bag_scalar;
+
+}  // namespace llmrec
