@@ -42,23 +42,22 @@ class Backend:
 
 def _compiled(device_type: str) -> Callable[[str, torch.device], list[str]]:
     def reasons(op: str, device: torch.device) -> list[str]:
-        found = []
         if device.type != device_type:
-            found.append(f"the tensors are on {device.type}, not {device_type}")
+            return [f"the tensors are on {device.type}, not {device_type}"]
         if _library.load_error is not None:
-            found.append(f"the compiled extension is not loaded: {_library.load_error}")
-        elif device_type not in _library.build_info()["ops"].get(op, ()):
-            found.append(f"the extension holds no {device_type} kernel for {op}")
-        return found
+            return [f"the compiled extension is not loaded: {_library.load_error}"]
+        if device_type not in _library.build_info()["ops"].get(op, ()):
+            return [f"the extension holds no {device_type} kernel for {op}"]
+        return []
 
     return reasons
 
 
 def _room(kind: str, package: str) -> Callable[[str, torch.device], list[str]]:
     def reasons(op: str, device: torch.device) -> list[str]:
-        found = []
         if device.type != "cuda":
-            found.append(f"the tensors are on {device.type}, not cuda")
+            return [f"the tensors are on {device.type}, not cuda"]
+        found = []
         if importlib.util.find_spec(f"llmrec_kernels.ops.{op}.{kind}") is None:
             found.append(f"this version has no {kind} kernel for {op}")
         elif importlib.util.find_spec(package) is None:
@@ -107,8 +106,21 @@ class Explanation:
     def __str__(self) -> str:
         level = f" at level {self.level}" if self.level else ""
         lines = [f"{self.op} on {self.device} runs on backend {self.chosen!r}{level}"]
-        lines += [f"  not {name}: {'; '.join(why)}" for name, why in self.refused.items()]
-        return "\n".join(lines)
+        return "\n".join(lines + refusal_lines(self.refused))
+
+
+def refusal_lines(refused: dict[str, list[str]]) -> list[str]:
+    """One line for each reason, with the backends that it keeps from running.
+
+    Examples
+    --------
+    >>> refusal_lines({"cuda": ["no GPU"], "triton": ["no GPU"]})
+    ['  not cuda, triton: no GPU']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, why in refused.items():
+        by_reason.setdefault("; ".join(why), []).append(name)
+    return [f"  not {', '.join(names)}: {why}" for why, names in by_reason.items()]
 
 
 def explain(op: str, *inputs: Any, backend: str | None = None) -> Explanation:

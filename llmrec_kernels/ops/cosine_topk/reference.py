@@ -214,7 +214,7 @@ class Block:
 
 def _checked_norms(items: Tensor, tile: slice) -> Tensor:
     """Norms for the bound alone, [n] float64: float32's own, and float64's where those may fail."""
-    lengths = torch.linalg.vector_norm(items, dim=1).double()
+    lengths: Tensor = torch.linalg.vector_norm(items, dim=1).double()
     extreme = ~((lengths > 1e-12) & (lengths < 1e18))  # squares that under- or overflow, or NaN
     if bool(extreme.any()):
         lengths[extreme] = torch.linalg.vector_norm(items[extreme], dim=1, dtype=torch.float64)
@@ -228,9 +228,19 @@ def _product(queries: Tensor, items: Tensor) -> Tensor:
     Where the user lowered torch's matrix product precision (which is a global setting, not ours
     to change), or under autocast, float64 is what those settings leave alone.
     """
-    kind = items.device.type
-    lowered = torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled(kind)
-    if lowered:
+    if _lowered_precision(items.device.type):
         queries, items = queries.double(), items.double()
     product: Tensor = queries @ items.T
     return product
+
+
+def _lowered_precision(device: str) -> bool:
+    if torch.is_autocast_enabled(device):
+        return True
+    backend = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    if backend.matmul.fp32_precision not in ("none", "ieee"):
+        return True
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the settings were mixed: torch itself cannot tell
+        return True

@@ -74,7 +74,7 @@ def _pool(
         if weights is not None:
             values = values * weights[part, None]
         if mode == MAX:
-            pooled.index_reduce_(0, owner[part], values, "amax")
+            pooled.scatter_reduce_(0, owner[part, None].expand_as(values), values, "amax")
         else:
             pooled.index_add_(0, owner[part], values)
     if mode == MAX:
@@ -159,7 +159,7 @@ def _max_backward(
         reaches = rows.widen(indices[part]) == pooled[owner[part]]
         places = torch.arange(start, start + reaches.shape[0], device=grad.device)[:, None]
         places = torch.where(reaches, places, indices.shape[0])
-        entry.index_reduce_(0, owner[part], places, "amin")
+        entry.scatter_reduce_(0, owner[part, None].expand_as(places), places, "amin")
     found = entry < indices.shape[0]
     row = indices[entry.clamp(max=indices.shape[0] - 1)]
     grad_table.scatter_add_(0, row, torch.where(found, grad, torch.zeros_like(grad)))
