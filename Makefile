@@ -33,7 +33,8 @@ format: $(READY)
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
 
 bench: $(READY)
-	$(BIN)/python -m pytest bench -q --benchmark-columns=min,median,iqr,rounds --benchmark-group-by=group
+	$(BIN)/python -m pytest bench -q -p no:doctest -o python_files='bench_*.py' -o python_functions='bench_*' \
+		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=median
 
 $(READY): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
