@@ -169,7 +169,6 @@ def _explain(op: str, device: torch.device, backend: str | None) -> Explanation:
     raise ValueError(f"backend={backend!r} cannot run {op}: {why}")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def select(op: str, device: str, backend: str | None) -> str:
     """Name the torch operator to call: chosen once, and never in silence.
 
@@ -187,6 +186,10 @@ def select(op: str, device: str, backend: str | None) -> str:
         _selected[key] = op + chosen.suffix
     return _selected[key]
 
+
+# What torch.compiler.assume_constant_result does, without its import of all of torch._dynamo:
+# the choice is made while tracing and is a constant of the graph.
+select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _selected: dict[tuple[str, str, str | None], str] = {}
 _reported: set[str] = set()

@@ -143,12 +143,8 @@ def cosine_topk(
 
 
 def _mask(allow: Any, count: int, width: int, device: torch.device) -> Tensor | None:
-    """`allow` if it is a bool mask, [N] or [B, N]."""
-    if allow is None or isinstance(allow, Ragged) or not hasattr(allow, "dtype"):
-        return None
-    if not hasattr(allow, "__array__") and not hasattr(allow, "__dlpack__"):
-        return None
-    if str(allow.dtype).rpartition(".")[2] != "bool":
+    """`allow` if it is a dense bool mask, [N] or [B, N]."""
+    if str(getattr(allow, "dtype", "")).rpartition(".")[2] != "bool" or not _is_flat(allow):
         return None
     mask = as_tensor("allow", allow)
     if mask.shape not in ((width,), (count, width)):

@@ -206,10 +206,11 @@ class Block:
 
     def _padded(self) -> tuple[Tensor, Tensor]:
         """Scores and ids with k columns: id -1 and score -inf where there are no more items."""
-        missing = (0, self.k - self.kept)
-        scores = torch.nn.functional.pad(self.scores, missing, value=-torch.inf)
-        ids = torch.nn.functional.pad(self.ids, missing, value=_LAST)
-        return scores, ids.masked_fill(ids == _LAST, -1)
+        scores = self.scores.new_full((self.scores.shape[0], self.k), -torch.inf)
+        ids = torch.full_like(scores, -1, dtype=torch.int64)
+        scores[:, : self.kept] = self.scores
+        ids[:, : self.kept] = self.ids.masked_fill(self.ids == _LAST, -1)
+        return scores, ids
 
 
 def _checked_norms(items: Tensor, tile: slice) -> Tensor:
