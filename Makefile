@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-all lint tidy format bench clean
 
 demo: $(READY)
 	$(BIN)/llmrec-kernels demo
@@ -22,8 +22,15 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
 
-# The long rungs: the suite again at the lowest ISA level and without the extension.
-test-all: test
+# clang-tidy reads torch's headers for each file: a minute, so it is one of the long rungs.
+tidy: $(READY)
+	git ls-files 'csrc/*.cpp' | xargs -P 2 -I FILE $(BIN)/clang-tidy --quiet FILE -- -std=c++20 -Icsrc \
+		-DTORCH_TARGET_VERSION=0x020b000000000000 -DPy_LIMITED_API=0x030a0000 \
+		$$($(BIN)/python -c "import sysconfig; from torch.utils.cpp_extension import include_paths; \
+		print(*['-isystem' + p for p in [*include_paths(), sysconfig.get_paths()['include']]])")
+
+# The long rungs: clang-tidy, and the suite at the lowest ISA level and without the extension.
+test-all: test tidy
 	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2
 	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2
 
