@@ -2,15 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
-EXTRAS ?= demo,dev
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
 .PHONY: demo test test-all lint tidy format bench clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
 
 test: $(READY) lint
@@ -43,11 +44,17 @@ bench: $(READY)
 	$(BIN)/python -m pytest bench -q -p no:doctest -o python_files='bench_*.py' -o python_functions='bench_*' \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=median
 
-$(READY): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
+# What the demo needs, with the extension built in place.
+$(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel ninja
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	$(PIP) torch numpy setuptools wheel ninja
+	$(PIP) --no-build-isolation -e '.[demo]'
 	$(BIN)/python -m pip install -q --no-deps -r requirements-data.txt
+	touch $(DEMO)
+
+# And what developing needs.
+$(READY): $(DEMO)
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $(READY)
 
 clean:

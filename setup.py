@@ -65,6 +65,7 @@ def extension() -> dict:
         py_limited_api=True,
         extra_compile_args=[
             "-O3",
+            "-g0",
             "-fvisibility=hidden",
             "-ffp-contract=off",  # the reference score is one result on every machine
             "-fno-math-errno",

@@ -30,6 +30,16 @@ def test_a_network_counts_as_torch_counts_it():
     assert ours.total.flops == theirs.get_total_flops() > 0
 
 
+def test_inference_mode_counts_the_same():
+    network = torch.nn.Linear(8, 32)
+    batch = torch.randn(10, 8)
+    with CostCounter() as usual:
+        network(batch)
+    with torch.inference_mode(), CostCounter() as inference:
+        network(batch)
+    assert inference.total.flops == usual.total.flops == 2 * 10 * 8 * 32
+
+
 def test_a_matrix_product_reads_its_arguments_and_writes_its_result():
     with CostCounter() as counter:
         torch.mm(torch.ones(2, 3), torch.ones(3, 5))

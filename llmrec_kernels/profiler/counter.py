@@ -79,6 +79,12 @@ class CostCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if cost.formula(func._overloadpacket) is None and func._overloadpacket not in flop_registry:
+            # Inference mode hands composite operators over whole: count their parts.
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         start = time.perf_counter()
         out = func(*args, **kwargs)
         seconds = time.perf_counter() - start
