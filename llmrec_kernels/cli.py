@@ -133,7 +133,7 @@ def recommend(
         _write(ranked[["user", "rank", "item", "title", "score"]], output)
 
 
-def _recommender(model: Model, encoder: str | None) -> Recommender:
+def _recommender(model: Model, encoder: str | None) -> Recommender[Any]:
     from llmrec_kernels.encoders import TextEncoder, bundled_encoder_path
     from llmrec_kernels.recommenders import ContentRecommender, PopularityRecommender
 

@@ -7,21 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 import typer
+from torch import Tensor
 
 from llmrec_kernels import backends
 from llmrec_kernels.datasets import Dataset, movielens_100k
 from llmrec_kernels.encoders import TextEncoder, bundled_encoder_path
 from llmrec_kernels.evaluation import Report, cold_item_split, evaluate, leave_last_out
 from llmrec_kernels.profiler import CostCounter
-from llmrec_kernels.recommenders import ContentRecommender, PopularityRecommender
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from llmrec_kernels.recommenders import (
+    ContentRecommender,
+    PopularityRecommender,
+    Recommender,
+)
 
 LIKED = 4.0  # stars from which a film counts as liked
 K = 10
@@ -60,12 +62,15 @@ class Demo:
         """Vectors of the films' texts, [items, d]."""
         encoder = TextEncoder(bundled_encoder_path())
         texts = self.data.items["text"].tolist()
+        heading(f"Encoding {len(texts):,} film texts; the first time takes up to a minute")
+        typer.echo(f'  such as "{texts[0]}"')
         with self.measured("encode texts", len(texts), "texts"):
             vectors = encoder.encode(texts)
-        heading(f"Encoded {len(texts):,} film texts into {vectors.shape[1]} dimensions")
-        typer.echo(f'  such as "{texts[0]}"')
-        if self.steps[-1].counter.by_op.get("aten.addmm") is None:
-            typer.echo("  (read from the cache: the texts were encoded before)")
+        known = self.steps[-1].counter.total.flops == 0
+        how = (
+            "read from the cache, where the last run left them" if known else "and kept in a cache"
+        )
+        typer.echo(f"  {vectors.shape[1]} dimensions each, {how}")
         return vectors
 
     def recommend(self, vectors: Tensor, people: int) -> None:
@@ -86,17 +91,18 @@ class Demo:
                 typer.echo(f"           because of {self._reasons(model, user, item)}")
 
     def _reasons(self, model: ContentRecommender, user: int, item: int) -> str:
-        shares = model.explain(user, item).sort_values("share", ascending=False).head(2)
+        """The two seen films that give most to a score, with their exact shares of it."""
+        why = model.explain(user, item)
         return " and ".join(
-            f"{self.titles[liked]} (+{share:.3f})"
-            for liked, share in zip(shares["item"], shares["share"], strict=True)
+            f"{self.titles[seen]} (+{share:.3f})"
+            for seen, share in zip(why.history[:2], why.share[:2], strict=True)
         )
 
     def compare_warm(self, vectors: Tensor) -> None:
         """Content against popularity on each user's last rating."""
         train, test = leave_last_out(self.data.interactions)
         heading("Known films: each person's last rating held out, all unseen films ranked")
-        models = {
+        models: dict[str, Recommender[Any]] = {
             "content": ContentRecommender(embeddings=vectors),
             "popularity": PopularityRecommender(),
         }
@@ -108,12 +114,12 @@ class Demo:
         typer.echo("  Popularity knows what everybody watches; text alone does not.")
 
     def compare_cold(self, vectors: Tensor) -> None:
-        """Content against chance on films that nobody has rated."""
+        """Content against popularity on films that nobody has rated, liked ones being relevant."""
         items = self.data.items["item"].to_numpy()
         heading(
             f"New films: {COLD_ITEMS} of {len(items):,} that nobody has rated, {len(SEEDS)} draws"
         )
-        scores = {"content": [], "popularity": []}  # type: dict[str, list[float]]
+        scores: dict[str, list[float]] = {"content": [], "popularity": []}
         for seed in SEEDS:
             held_out = items[np.random.default_rng(seed).choice(len(items), COLD_ITEMS, False)]
             train, test = cold_item_split(self.data.interactions, held_out)
@@ -129,7 +135,10 @@ class Demo:
                 f"  {name:12} NDCG@{K} {np.mean(values):.3f} "
                 f"(from {min(values):.3f} to {max(values):.3f})"
             )
-        typer.echo("  Popularity knows nothing of a new film; its title and genres do.")
+        typer.echo(
+            "  No new film has been rated, so popularity falls back to the order of the films,"
+        )
+        typer.echo("  where well-known ones come early. Titles and genres say more.")
 
     def cost(self) -> None:
         """What each step took."""

@@ -28,7 +28,8 @@ cy,heat,4,3
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path_factory.mktemp("cache")))
     (tmp_path / "items.csv").write_text(ITEMS)
     (tmp_path / "ratings.csv").write_text(RATINGS)
     return tmp_path
@@ -84,7 +85,7 @@ def test_recommend_prints_csv_without_an_output(files):
     result = recommend(files, "--model", "popularity", "--user", "cy", "-k", 1)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == "user,rank,item,title,score"
-    assert result.stdout.splitlines()[1].startswith("cy,1,casino,Casino (1995),")
+    assert result.stdout.splitlines()[1].startswith("cy,1,toy,Toy Story (1995),")
 
 
 def test_seen_items_come_back_when_asked_for(files):

@@ -1,0 +1,112 @@
+"""Who took what: each user's interactions in the order of time.
+
+One row a user and item: of repeats the one with the latest timestamp counts, and of those at the
+same time the later row. The history that a model was fitted on is one array, user after user;
+users whose history has changed since have arrays of their own, so that feedback costs in
+proportion to the histories it changes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW = np.dtype([("item", np.int64), ("rating", np.float64), ("timestamp", np.float64)])
+
+
+class Lists(NamedTuple):
+    """The histories of some users: those of user `i` are `rows[offsets[i]:offsets[i + 1]]`."""
+
+    rows: NDArray[np.void]  # [nnz] of ROW
+    offsets: NDArray[np.int64]  # [B + 1]
+
+    @staticmethod
+    def of(
+        item: NDArray[np.int64], rating: NDArray[np.float64], timestamp: NDArray[np.float64]
+    ) -> Lists:
+        """One history of its columns, in any order and with repeats."""
+        rows = as_rows(item, rating, timestamp)
+        rows = rows[_latest(np.zeros(len(rows), dtype=np.int64), rows)]
+        return Lists(rows, np.array([0, len(rows)]))
+
+
+def as_rows(
+    item: NDArray[np.int64], rating: NDArray[np.float64], timestamp: NDArray[np.float64]
+) -> NDArray[np.void]:
+    """Columns [n] as rows [n] of `ROW`."""
+    rows = np.empty(len(item), dtype=ROW)
+    rows["item"], rows["rating"], rows["timestamp"] = item, rating, timestamp
+    return rows
+
+
+class History:
+    """The interactions of all users.
+
+    Parameters
+    ----------
+    user : [nnz] int64
+        The user of each row, numbered from 0.
+    rows : [nnz] of ROW
+        In any order, also with repeats.
+    n_items : int
+        Items there are.
+    """
+
+    def __init__(self, user: NDArray[np.int64], rows: NDArray[np.void], n_items: int) -> None:
+        kept = _latest(user, rows)
+        self._rows = rows[kept]
+        self._offsets = _offsets(user[kept])
+        self._changed: dict[int, NDArray[np.void]] = {}
+        #: How many users took each item, [N].
+        self.popularity = np.bincount(self._rows["item"], minlength=n_items)
+        self.lowest, self.highest = 0.0, 1.0
+        if len(rows):
+            self.lowest, self.highest = float(rows["rating"].min()), float(rows["rating"].max())
+
+    def of(self, users: NDArray[np.int64]) -> Lists:
+        """The histories of these users; empty for -1 and for users without any."""
+        parts = [self._of(one) for one in users.tolist()]
+        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return Lists(np.concatenate([*parts, np.empty(0, dtype=ROW)]), offsets)
+
+    def add(self, user: NDArray[np.int64], rows: NDArray[np.void]) -> None:
+        """Add interactions to the histories of their users."""
+        users, owner = np.unique(user, return_inverse=True)
+        before = self.of(users)
+        owner = np.concatenate([np.repeat(np.arange(len(users)), np.diff(before.offsets)), owner])
+        rows = np.concatenate([before.rows, rows])
+        kept = _latest(owner, rows)
+        rows, owner = rows[kept], owner[kept]
+        self._changed.update(
+            zip(users.tolist(), np.split(rows, _offsets(owner)[1:-1]), strict=False)
+        )
+        items = len(self.popularity)
+        self.popularity = (
+            self.popularity
+            + np.bincount(rows["item"], minlength=items)
+            - np.bincount(before.rows["item"], minlength=items)
+        )
+
+    def _of(self, user: int) -> NDArray[np.void]:
+        if user in self._changed:
+            return self._changed[user]
+        if not 0 <= user < len(self._offsets) - 1:
+            return self._rows[:0]
+        return self._rows[self._offsets[user] : self._offsets[user + 1]]
+
+
+def _latest(user: NDArray[np.int64], rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """Which rows count: by user and time, the last one of each user and item."""
+    order = np.lexsort((rows["timestamp"], user))
+    pair = user * (rows["item"].max(initial=0) + 1) + rows["item"]
+    _, last = np.unique(pair[order[::-1]], return_index=True)
+    return order[np.sort(len(order) - 1 - last)]
+
+
+def _offsets(user: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each user's rows begin, of sorted users 0 upwards, and the end."""
+    counts = np.bincount(user, minlength=int(user.max(initial=-1)) + 1)
+    return np.concatenate([np.zeros(1, dtype=np.int64), counts.cumsum()])

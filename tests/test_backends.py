@@ -1,0 +1,174 @@
+"""Which backend runs an operator is chosen once, for reasons that can be read, never in silence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from llmrec_kernels import (
+    Ragged,
+    _library,
+    backends,
+    candidate_scores,
+    cosine_topk,
+    embedding_bag,
+    explain,
+    pack,
+    quantize,
+)
+
+Q, X = torch.ones(1, 2), torch.eye(2)
+CALLS = {
+    "cosine_topk": lambda backend: cosine_topk(Q, X, 1, backend=backend),
+    "embedding_bag": lambda backend: embedding_bag(X, torch.tensor([[0]]), backend=backend),
+    "candidate_scores": lambda backend: candidate_scores(Q, X, [[0]], backend=backend),
+    "quantize": lambda backend: quantize(X, backend=backend),
+    "pack": lambda backend: pack(X, backend=backend),
+}
+
+
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """As in a fresh process: nothing chosen and nothing reported yet."""
+    monkeypatch.setattr(backends, "_selected", {})
+    monkeypatch.setattr(backends, "_reported", set())
+    monkeypatch.delenv("LLMREC_STRICT", raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def unbuilt(undecided: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As where the extension was never built, and nobody asked for that."""
+    undecided.setattr(_library, "extension", None)
+    undecided.setattr(_library, "load_error", "it was not built")
+    undecided.delenv("LLMREC_EXTENSION", raising=False)
+    return undecided
+
+
+def test_every_operator_has_the_backends_of_the_documentation() -> None:
+    assert [b.name for b in backends.BACKENDS] == ["cuda", "triton", "nvrtc", "cpu", "reference"]
+    assert set(backends.OPS) == set(CALLS)
+    for op in backends.OPS:
+        assert hasattr(torch.ops.llmrec, op)
+        assert hasattr(torch.ops.llmrec, f"{op}_reference")
+
+
+@pytest.mark.parametrize("op", backends.OPS)
+def test_the_first_backend_without_reasons_runs(op: str) -> None:
+    explanation = explain(op, torch.empty(0))
+    reasons = {b.name: b.reasons(op, torch.device("cpu")) for b in backends.BACKENDS}
+    runnable = [name for name, why in reasons.items() if not why]
+    assert explanation.chosen == runnable[0]
+    refused = list(reasons)[: list(reasons).index(runnable[0])]
+    assert explanation.refused == {name: reasons[name] for name in refused}
+    assert all(why for why in explanation.refused.values())
+    assert CALLS[op](None) is not None
+
+
+@pytest.mark.parametrize("op", backends.OPS)
+def test_an_explanation_reads_as_the_decision(op: str) -> None:
+    lines = str(explain(op)).splitlines()
+    chosen = explain(op).chosen
+    assert lines[0].startswith(f"{op} on cpu runs on backend {chosen!r}")
+    text = "\n".join(lines[1:])
+    assert "the tensors are on cpu, not cuda" in text
+    assert all(name in text for name in explain(op).refused)
+
+
+def test_the_inputs_decide_the_device() -> None:
+    away = torch.empty(0, device="meta")
+    assert explain("cosine_topk", away).device == "meta"
+    assert explain("cosine_topk", "cosine", away, Q).device == "meta"
+    assert explain("cosine_topk", quantize(X)).device == "cpu"
+    assert explain("cosine_topk", np.ones((1, 2)), Ragged.of([])).device == "cpu"
+    assert explain("pack").device == "cpu"
+    why = explain("cosine_topk", away).refused
+    assert why["cpu"] == ["the tensors are on meta, not cpu"]
+
+
+@pytest.mark.parametrize("op", backends.OPS)
+def test_a_forced_backend_runs_or_says_why_not(op: str) -> None:
+    for backend in backends.BACKENDS:
+        reasons = backend.reasons(op, torch.device("cpu"))
+        if not reasons:
+            assert explain(op, backend=backend.name).chosen == backend.name
+            assert CALLS[op](backend.name) is not None
+            continue
+        with pytest.raises(ValueError, match=f"backend={backend.name!r} cannot run {op}: ") as info:
+            CALLS[op](backend.name)
+        assert all(reason in str(info.value) for reason in reasons)
+
+
+def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    message = "backend is 'avx2'; expected one of cuda, triton, nvrtc, cpu, reference, or None"
+    for call in CALLS.values():
+        with pytest.raises(ValueError, match=message):
+            call("avx2")
+
+
+def test_only_the_compiled_cpu_kernel_has_a_level() -> None:
+    assert explain("cosine_topk", backend="reference").level is None
+    if explain("cosine_topk").chosen == "cpu":
+        assert explain("cosine_topk").level in ("scalar", "avx2", "avx512", "amx", "neon")
+
+
+def test_the_choice_is_made_once(undecided: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def reasons(op: str, device: torch.device) -> list[str]:
+        asked.append((op, device.type))
+        return []
+
+    only = backends.Backend("reference", "_reference", reasons)
+    undecided.setattr(backends, "BACKENDS", (only,))
+    undecided.setattr(backends, "_report_slow", lambda explanation: None)
+    for _ in range(3):
+        CALLS["pack"](None)
+    assert asked == [("pack", "cpu")]
+
+
+def test_plain_torch_in_place_of_a_kernel_warns_once(unbuilt: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for call in [*CALLS.values()] * 2:
+            call(None)
+    caught = [warning for warning in caught if warning.category is RuntimeWarning]
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert message.startswith("cosine_topk runs as plain torch on cpu")
+    assert "because the compiled extension is not loaded: it was not built" in message
+    assert "pip install" in message
+    assert "llmrec-kernels info" in message
+    assert caught[0].filename == __file__
+
+
+def test_strict_refuses_to_fall_back(unbuilt: pytest.MonkeyPatch) -> None:
+    unbuilt.setenv("LLMREC_STRICT", "1")
+    for op, call in CALLS.items():
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=f"LLMREC_STRICT=1: {op} runs as plain torch"):
+                call(None)
+        call("reference")
+
+
+def test_asking_for_plain_torch_is_no_fallback(unbuilt: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call in CALLS.values():
+            call("reference")
+        unbuilt.setenv("LLMREC_EXTENSION", "0")
+        for call in CALLS.values():
+            call(None)
+
+
+def test_a_kernel_that_one_operator_lacks_is_named(undecided: pytest.MonkeyPatch) -> None:
+    undecided.setattr(_library, "load_error", None)
+    undecided.setattr(_library, "build_info", lambda: {"ops": {"pack": ["cpu"]}, "levels": {}})
+    undecided.delenv("LLMREC_EXTENSION", raising=False)
+    with pytest.warns(RuntimeWarning, match="the extension holds no cpu kernel for quantize"):
+        CALLS["quantize"](None)
+    assert explain("pack").chosen == "cpu"
