@@ -70,7 +70,9 @@ def test_the_score_is_the_cosine_with_the_weighted_mean_of_the_history(name):
     wanted = cosines(weights, options.get("centre", True))
     assert model.score(["ann"] * 8, ITEMS.item) == pytest.approx(wanted, abs=1e-5)
     answer = model.recommend(["ann"], k=8, filter_seen=False)
-    assert answer.item.tolist() == ITEMS.item[np.argsort(-wanted)].tolist()
+    assert answer.score.tolist() == pytest.approx(np.sort(wanted)[::-1], abs=1e-5)
+    place = {item: code for code, item in enumerate(ITEMS.item)}
+    assert answer.score == pytest.approx(wanted[[place[one] for one in answer.item]], abs=1e-5)
 
 
 def test_a_history_without_ratings_counts_as_liked_and_all_alike():
@@ -238,7 +240,7 @@ def test_a_catalogue_of_equal_texts_is_answered_with_what_is_popular():
 def test_refused_options_say_what_is_expected():
     with pytest.raises(ValueError, match="neither an encoder nor embeddings"):
         ContentRecommender()
-    with pytest.raises(TypeError, match=r"encoder is a str; expected an object with encode"):
+    with pytest.raises(TypeError, match=r"encoder is 'minilm'; expected an object with encode"):
         ContentRecommender("minilm")
     with pytest.raises(ValueError, match="pooling is 'max'; expected one of 'mean', 'rating'"):
         ContentRecommender(Words(), pooling="max")

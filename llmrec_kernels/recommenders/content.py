@@ -119,10 +119,11 @@ class ContentRecommender(Recommender[Space]):
     ) -> None:
         if encoder is None and embeddings is None:
             raise ValueError("there is neither an encoder nor embeddings; give one of them")
-        if encoder is not None and not hasattr(encoder, "encode"):
+        # A string has a method of that name too.
+        if isinstance(encoder, str) or not (encoder is None or hasattr(encoder, "encode")):
             raise TypeError(
-                f"encoder is a {type(encoder).__name__}; expected an object with encode(texts), "
-                "such as a TextEncoder"
+                f"encoder is {encoder!r}; expected an object with encode(texts), such as a "
+                "TextEncoder"
             )
         checks.choice("pooling", pooling, POOLINGS)
         if checks.finite_number("half_life", half_life) <= 0:

@@ -52,6 +52,13 @@ class History:
         In any order, also with repeats.
     n_items : int
         Items there are.
+
+    Attributes
+    ----------
+    popularity : [N] int64
+        How many users took each item.
+    lowest, highest : float
+        The range of the ratings given here; 0 and 1 where there are none.
     """
 
     def __init__(self, user: NDArray[np.int64], rows: NDArray[np.void], n_items: int) -> None:
@@ -59,7 +66,6 @@ class History:
         self._rows = rows[kept]
         self._offsets = _offsets(user[kept])
         self._changed: dict[int, NDArray[np.void]] = {}
-        #: How many users took each item, [N].
         self.popularity = np.bincount(self._rows["item"], minlength=n_items)
         self.lowest, self.highest = 0.0, 1.0
         if len(rows):

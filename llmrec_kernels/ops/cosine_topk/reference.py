@@ -117,6 +117,8 @@ class Block:
         waiting = 0
         for start in range(0, width, step):
             tile = slice(start, min(start + step, width))
+            if filters.allowed is not None and not bool(filters.allowed[tile].any()):
+                continue  # nothing to find here: its items are not read
             pending.append(self._propose(tile, filters))
             waiting += pending[-1].query.shape[0]
             if waiting > self.scores.numel():
