@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 
+# Beside other test processes a process has one thread, here and in those that it starts: torch's
+# threads spin while they wait for each other. Read when torch is imported, so before that.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 

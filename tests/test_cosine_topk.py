@@ -201,7 +201,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(problem=problems(), packed=st.booleans(), step=st.integers(1, 200), block=st.integers(1, 5))
 def test_any_input_gives_the_reference_result(
     backend: str, problem: dict[str, Any], packed: bool, step: int, block: int

@@ -301,6 +301,14 @@ def test_a_folder_without_weights_is_named_and_nothing_is_guessed(tmp_path: Path
         TextEncoder(tmp_path, cache_dir=False).encode(["text"])
 
 
+def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    code = '{"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}'
+    (copy_of_minilm(tmp_path) / "config.json").write_text(code)
+    (tmp_path / "own.py").write_text("raise SystemExit('the code was run')")
+    with pytest.raises(OSError, match=r"could not be loaded.*never runs code"):
+        TextEncoder(tmp_path, cache_dir=False).encode(["text"])
+
+
 def test_broken_weights_are_refused(tmp_path: Path) -> None:
     with (copy_of_minilm(tmp_path) / "model.safetensors").open("r+b") as file:
         file.truncate(1000)

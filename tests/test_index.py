@@ -122,15 +122,20 @@ class IndexAgainstModel(RuleBasedStateMachine):
         old = self.model.rows[one]
         self.model.rows[one] = tuple(o if n is None else n for n, o in zip(new, old, strict=True))
 
-    @rule(ids=st.lists(external_id, max_size=4, unique=True))
-    def remove(self, ids):
-        if any(one not in self.model.rows for one in ids):
-            with pytest.raises(IndexError, match="not in the index"):
-                self.index.remove(ids)
-            return
+    @precondition(lambda self: self.model.rows)
+    @rule(data=st.data())
+    def remove(self, data):
+        known = st.sampled_from(sorted(self.model.rows))
+        ids = data.draw(st.lists(known, max_size=4, unique=True))
         self.index.remove(ids)
         for one in ids:
             del self.model.rows[one]
+
+    @rule(ids=st.lists(external_id, min_size=1, max_size=4, unique=True))
+    def remove_unknown(self, ids):
+        if any(one not in self.model.rows for one in ids):
+            with pytest.raises(IndexError, match="not in the index"):
+                self.index.remove(ids)
 
     @rule(queries=queries, k=st.integers(1, 6), exclude=st.none() | few_ids, data=st.data())
     def search(self, queries, k, exclude, data):
@@ -215,6 +220,14 @@ def test_real_vectors_come_back_in_the_reference_order(data, count, k, storage):
     rows = {one: (row, 0.0, 1.0) for one, row in zip(ids.tolist(), vectors.tolist(), strict=True)}
     queries = torch.randn(5, 7, generator=generator)
     assert pairs(index.search(queries, k)) == Model("cosine", storage, rows).search(queries, k)
+
+
+def test_equal_scores_stay_in_id_order_when_the_last_row_fills_a_hole():
+    index = ItemIndex(1)
+    index.add(range(5), torch.ones(5, 1))
+    index.remove([1])
+    assert index.search(torch.ones(1, 1), 3).ids.tolist() == [[0, 2, 3]]
+    assert index.search(torch.ones(1, 1), 9).ids.tolist() == [[0, 2, 3, 4] + [-1] * 5]
 
 
 def test_ids_added_out_of_order_cost_no_second_look_where_scores_differ(monkeypatch):

@@ -93,20 +93,13 @@ def load(
         When `max_length` is more than the model reads, or the files lack weights that are used.
     """
     files.fetch_weights()
-    with _quiet():
+    with _reading(files):
         from transformers import AutoModel, AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-            model, report = AutoModel.from_pretrained(
-                files.folder, dtype=dtype, output_loading_info=True, trust_remote_code=False
-            )
-        # safetensors, tokenizers and transformers share no class of error.
-        except Exception as error:
-            raise OSError(
-                f"model {files.name!r} in {files.folder} could not be loaded: {error} "
-                "(Code that comes with a model is never run.)"
-            ) from error
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        model, report = AutoModel.from_pretrained(
+            files.folder, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        )
     used = _used_part(model, report["missing_keys"], files)
     used.config.use_cache = False  # A text is read once; keys and values are not needed again.
     used.eval().to(device if device is not None else _best_device())
@@ -120,7 +113,7 @@ def load(
 
 def output_dim(files: ModelFiles) -> int:
     """Length of the vectors, from the model's configuration, no weights loaded."""
-    with _quiet():
+    with _reading(files):
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
@@ -176,8 +169,8 @@ def _best_device() -> torch.device:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the loading bars and reports of transformers, and restore what the caller had set."""
+def _reading(files: ModelFiles) -> Iterator[None]:
+    """Silence the bars and reports of transformers, and name the model in what it raises."""
     from transformers.utils import logging as transformers_logging
 
     logging: Any = transformers_logging
@@ -187,6 +180,12 @@ def _quiet() -> Iterator[None]:
         logging.disable_progress_bar()
     try:
         yield
+    # safetensors, tokenizers and transformers share no class of error.
+    except Exception as error:
+        raise OSError(
+            f"model {files.name!r} in {files.folder} could not be loaded: "
+            f"{' '.join(str(error).split())} (TextEncoder never runs code that comes with a model.)"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

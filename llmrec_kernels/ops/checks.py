@@ -15,6 +15,7 @@ from torch import Tensor
 from llmrec_kernels.ops.arrays import as_tensor
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LARGEST_INT = torch.iinfo(torch.int64).max
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -68,16 +69,20 @@ def same_device(name: str, tensor: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name} is on {tensor.device}; expected {device}, as the queries are")
 
 
+def integer(name: str, value: Any, expected: str = "an integer") -> int:
+    """An integer of any library's kind, but no bool."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    return operator.index(value)
+
+
 def positive_int(name: str, value: Any) -> int:
-    """An integer of at least 1."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least 1")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least 1") from None
+    """An integer from 1 to the largest int64."""
+    number = integer(name, value, "an integer of at least 1")
     if number < 1:
         raise ValueError(f"{name} is {number}; expected at least 1")
+    if number > LARGEST_INT:
+        raise ValueError(f"{name} is {number}; expected at most {LARGEST_INT}")
     return number
 
 

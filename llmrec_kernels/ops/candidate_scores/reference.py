@@ -153,40 +153,52 @@ def candidate_scores_backward(
     metric: int,
     query_scale: Tensor | None,
     item_scale: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of queries [B, d], float items [N, d], query_bias [B] and item_bias [N].
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of queries [B, d], items [N, d], and the biases and scales of both, [B] and [N].
 
-    With q' = q / |q| and x' = x / |x|: d cos / d q = (x' - cos q') / |q|, and likewise for x;
-    0 where a vector is zero, as the forward is there. Quantized items have no gradient: [0].
+    Quantized items have no gradient: [0].
     """
     rows = Rows(data, scale, bias, bits, queries.shape[1])
     owner = owners(offsets, candidates.shape[0])
     grad_queries = torch.zeros_like(queries)
     grad_items = data.new_zeros(data.shape if bits == 0 else (0,), dtype=torch.float32)
-    weight = grad
-    weight = weight if query_scale is None else weight * query_scale[owner]
-    weight = weight if item_scale is None else weight * item_scale[candidates]
+    by_query = grad if query_scale is None else grad * query_scale[owner]
+    by_item = grad if item_scale is None else grad * item_scale[candidates]
+    weight = by_query if item_scale is None else by_query * item_scale[candidates]
+    similarity = torch.empty_like(grad)
     step = max(1, BLOCK // max(1, queries.shape[1]))
     for start in range(0, candidates.shape[0], step):
         part = slice(start, start + step)
         query, item = owner[part], candidates[part]
-        for_query, for_item = _gradients(queries[query], rows.widen(item), metric)
+        similarity[part], for_query, for_item = _gradients(queries[query], rows.widen(item), metric)
         grad_queries.index_add_(0, query, weight[part, None] * for_query)
         if bits == 0:
             grad_items.index_add_(0, item, weight[part, None] * for_item)
-    grad_query_bias = grad.new_zeros(queries.shape[0]).index_add_(0, owner, grad)
-    grad_item_bias = grad.new_zeros(data.shape[0]).index_add_(0, candidates, grad)
     if bits == 0:
         grad_items = grad_items.to(data.dtype)
-    return grad_queries, grad_items, grad_query_bias, grad_item_bias
+    of_queries, of_items = grad.new_zeros(queries.shape[0]), grad.new_zeros(data.shape[0])
+    return (
+        grad_queries,
+        grad_items,
+        of_queries.index_add(0, owner, grad),
+        of_items.index_add(0, candidates, grad),
+        of_queries.index_add(0, owner, by_item * similarity),
+        of_items.index_add(0, candidates, by_query * similarity),
+    )
 
 
-def _gradients(queries: Tensor, items: Tensor, metric: int) -> tuple[Tensor, Tensor]:
-    """The similarity's gradients for paired rows, [n, d] twice: to the query, to the item."""
+def _gradients(queries: Tensor, items: Tensor, metric: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The similarity of paired rows, [n], and its gradients to the query and the item, [n, d].
+
+    With q' = q / |q| and x' = x / |x|: d cos / d q = (x' - cos q') / |q|, and likewise for x;
+    0 where a vector is zero, as the similarity is there. Float64 inside, because 1 / |q| may be
+    larger than any float32.
+    """
     if metric == DOT:
-        return items, queries
-    query_inverse = score.invert(score.norms(queries))[:, None].float()
-    item_inverse = score.invert(score.norms(items))[:, None].float()
-    queries, items = queries * query_inverse, items * item_inverse
-    cosine = (queries * items).sum(1, keepdim=True)
-    return (items - cosine * queries) * query_inverse, (queries - cosine * items) * item_inverse
+        return score.lane_dot(queries, items).float(), items, queries
+    query_inverse = score.invert(score.norms(queries))[:, None]
+    item_inverse = score.invert(score.norms(items))[:, None]
+    q, x = queries * query_inverse, items * item_inverse
+    cosine = (q * x).sum(1, keepdim=True)
+    for_query, for_item = (x - cosine * q) * query_inverse, (q - cosine * x) * item_inverse
+    return cosine[:, 0].float(), for_query.float(), for_item.float()

@@ -26,7 +26,8 @@ ARGUMENTS = (
 BACKWARD = (
     "(Tensor grad, Tensor queries, Tensor data, Tensor? scale, Tensor? bias, int bits, "
     "Tensor candidates, Tensor offsets, int metric, Tensor? query_scale, Tensor? item_scale)"
-    " -> (Tensor grad_queries, Tensor grad_items, Tensor grad_query_bias, Tensor grad_item_bias)"
+    " -> (Tensor grad_queries, Tensor grad_items, Tensor grad_query_bias, Tensor grad_item_bias,"
+    " Tensor grad_query_scale, Tensor grad_item_scale)"
 )
 
 
@@ -43,12 +44,12 @@ def _fake_topk(queries: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _fake_backward(
     grad: Tensor, queries: Tensor, data: Tensor, scale: Any, bias: Any, bits: int, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
+    count, width = queries.shape[0], data.shape[0]
     return (
         torch.empty_like(queries, memory_format=torch.contiguous_format),
         data.new_empty(data.shape) if bits == 0 else data.new_empty(0, dtype=torch.float32),
-        grad.new_empty(queries.shape[0]),
-        grad.new_empty(data.shape[0]),
+        *(grad.new_empty(size) for size in (count, width, count, width)),
     )
 
 
@@ -73,11 +74,14 @@ def _cost_backward(grad: Tensor, queries: Tensor, data: Tensor, *rest: Any, out:
     )
 
 
+# Where the arguments of ARGUMENTS stand that have a gradient, in the order of BACKWARD's results.
+_DIFFERENTIABLE = (0, 1, 9, 10, 12, 13)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    (queries, data, scale, bias, _, ctx.bits, candidates, offsets, ctx.metric) = inputs[:9]
+    queries, data, scale, bias, _, ctx.bits, candidates, offsets, ctx.metric = inputs[:9]
     query_scale, item_scale = inputs[12:14]
     ctx.save_for_backward(queries, data, scale, bias, candidates, offsets, query_scale, item_scale)
-    ctx.biases = [inputs[9] is not None, inputs[10] is not None]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -96,13 +100,20 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         item_scale,
     )
     result: list[Tensor | None] = [None] * 14
-    result[0] = grads[0]
-    result[1] = grads[1] if ctx.bits == 0 else None
-    result[9] = grads[2] if ctx.biases[0] else None
-    result[10] = grads[3] if ctx.biases[1] else None
+    for place, found in zip(_DIFFERENTIABLE, grads, strict=True):
+        if ctx.needs_input_grad[place]:
+            result[place] = found
     return tuple(result)
 
 
+# The overload comes first: a later one would replace the packet that the cost is entered for.
+define(
+    f"{OP}.topk",
+    f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)",
+    reference=candidate_topk,
+    fake=_fake_topk,
+    formula=_cost,
+)
 define(
     OP,
     f"({ARGUMENTS}) -> Tensor",
@@ -110,13 +121,6 @@ define(
     fake=_fake,
     formula=_cost,
     differentiable=True,
-)
-define(
-    f"{OP}.topk",
-    f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)",
-    reference=candidate_topk,
-    fake=_fake_topk,
-    formula=_cost,
 )
 define(
     f"{OP}_backward",

@@ -142,6 +142,7 @@ def _padding(padding_idx: int | None, rows: int) -> int:
     """The padding row counted from the start, and -1 for none."""
     if padding_idx is None:
         return -1
+    padding_idx = checks.integer("padding_idx", padding_idx)
     if not -rows <= padding_idx < rows:
         raise IndexError(f"padding_idx is {padding_idx}; expected {-rows} to {rows - 1}")
     return padding_idx % rows

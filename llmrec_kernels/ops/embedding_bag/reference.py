@@ -58,15 +58,16 @@ def entries(
 
 def divisors(owner: Tensor, weights: Tensor | None, count: int) -> Tensor:
     """What a mean divides a bag by, [B] float32: its number of entries, or their weights' sum."""
-    ones = torch.ones(owner.shape, device=owner.device) if weights is None else weights
-    return torch.zeros(count, device=owner.device).index_add_(0, owner, ones)
+    sums = torch.zeros(count, dtype=torch.float32, device=owner.device)
+    ones = sums.new_ones(owner.shape) if weights is None else weights
+    return sums.index_add_(0, owner, ones)
 
 
 def _pool(
     rows: Rows, owner: Tensor, indices: Tensor, weights: Tensor | None, count: int, mode: int
 ) -> Tensor:
     start_value = -torch.inf if mode == MAX else 0.0
-    pooled = torch.full((count, rows.dim), start_value, device=indices.device)
+    pooled = torch.full((count, rows.dim), start_value, dtype=torch.float32, device=indices.device)
     step = max(1, BLOCK // max(1, rows.dim))
     for start in range(0, indices.shape[0], step):
         part = slice(start, start + step)

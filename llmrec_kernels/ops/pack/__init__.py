@@ -76,7 +76,7 @@ def pack(items: Any, *, backend: str | None = None) -> PackedItems:
     """
     rows = rows_of("items", items)
     op = getattr(torch.ops.llmrec, backends.select(OP, rows.data.device.type, backend))
-    data, inverse_norms = op(rows.data, rows.scale, rows.bias, rows.bits, rows.dim)
+    data, inverse_norms = op(rows.data.detach(), rows.scale, rows.bias, rows.bits, rows.dim)
     scale = None if rows.scale is None else rows.scale.clone()
     bias = None if rows.bias is None else rows.bias.clone()
     return PackedItems(data, scale, bias, rows.bits, rows.dim, inverse_norms)
