@@ -15,7 +15,6 @@ from llmrec_kernels import _library, backends
 
 VARIABLES = (
     "LLMREC_CACHE",
-    "LLMREC_CHECK",
     "LLMREC_DATA",
     "LLMREC_EXTENSION",
     "LLMREC_ISA",

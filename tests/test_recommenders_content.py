@@ -21,7 +21,7 @@ SEEN = pd.DataFrame(
         "user": ["ann"] * 4 + ["bob"],
         "item": ["film 2", "film 5", "film 0", "film 7", "film 1"],
         "rating": [5.0, 2.0, 4.0, 1.0, 3.0],
-        "timestamp": [40, 20, 30, 10, 5],
+        "timestamp": [40, 20, 10, 30, 5],
     }
 )
 
@@ -48,15 +48,15 @@ def cosines(weights, centre=True):
     return vectors @ unit(np.asarray(weights, dtype=np.float64) @ vectors)
 
 
-# Ann took, in time: film 7 (rated 1), film 5 (2), film 0 (4), film 2 (5). The lowest rating is 1.
+# Ann took, in time: film 0 (rated 4), film 5 (2), film 7 (1), film 2 (5). The lowest rating is 1.
 PROFILES = {
     "mean": ({"pooling": "mean"}, [1, 0, 1, 0, 0, 1, 0, 1]),
     "by rating": ({"pooling": "rating"}, [3, 0, 4, 0, 0, 1, 0, 0]),
     "by rating, liked": ({"pooling": "rating", "min_rating": 3}, [3, 0, 4, 0, 0, 0, 0, 0]),
-    "recent": ({"pooling": "recency", "half_life": 2}, [0.5**0.5, 0, 1, 0, 0, 0.5, 0, 0.5**1.5]),
+    "recent": ({"pooling": "recency", "half_life": 2}, [0.5**1.5, 0, 1, 0, 0, 0.5, 0, 0.5**0.5]),
     "recent, liked": (
         {"pooling": "recency", "half_life": 1, "min_rating": 2},
-        [0.5, 0, 1, 0, 0, 0.25, 0, 0],
+        [0.25, 0, 1, 0, 0, 0.5, 0, 0],
     ),
     "liked": ({"pooling": "mean", "min_rating": 4}, [1, 0, 1, 0, 0, 0, 0, 0]),
     "uncentred": ({"pooling": "mean", "centre": False}, [1, 0, 1, 0, 0, 1, 0, 1]),
@@ -235,6 +235,20 @@ def test_a_catalogue_of_equal_texts_is_answered_with_what_is_popular():
     answer = ContentRecommender(Words()).fit(seen, texts).recommend([1])
     assert answer.unknown_users == (1,)
     assert answer.item.tolist() == [3, 1, 4]
+
+
+def test_directions_that_are_rounding_alone_are_no_directions():
+    # One direction in eight lengths: unit vectors that differ in their last bits.
+    vectors = torch.linspace(0.1, 7.3, 8)[:, None] * torch.tensor(VECTORS[0]).float()
+    assert len(torch.nn.functional.normalize(vectors).unique(dim=0)) > 1
+    model = ContentRecommender(embeddings=vectors).fit(SEEN, ITEMS)
+    assert model.recommend(["ann", "bob"]).unknown_users == ("ann", "bob")
+    # A profile of two opposites.
+    vectors = np.concatenate([VECTORS, -VECTORS[:, ::-1]])[[0, 8, 1, 9, 2, 10, 3, 11]]
+    vectors[1] = -3 * vectors[0]
+    model = ContentRecommender(embeddings=vectors, pooling="mean", centre=False)
+    model.fit(pd.DataFrame({"user": [1, 1], "item": ["film 0", "film 1"]}), ITEMS)
+    assert model.recommend([1]).unknown_users == (1,)
 
 
 def test_refused_options_say_what_is_expected():
