@@ -132,6 +132,23 @@ class Ragged:
         )
 
 
+def is_flat(ids: Any) -> bool:
+    """Whether ids hold for all queries, or there is a list for each.
+
+    Examples
+    --------
+    >>> is_flat([3, 1]), is_flat([[3], [1]])
+    (True, False)
+    """
+    if isinstance(ids, Ragged) or getattr(ids, "format", None) == "csr":
+        return False
+    if isinstance(ids, Tensor):
+        return ids.layout == torch.strided
+    if isinstance(ids, list | tuple):
+        return not ids or not hasattr(ids[0], "__len__")
+    return True
+
+
 def _of_sequences(lists: Sequence[Any], name: str) -> Ragged:
     rows = []
     for position, row in enumerate(lists):

@@ -90,6 +90,36 @@ def test_huge_tiny_and_mixed_magnitudes_stay_exact(backend: str, metric: str) ->
             check(backend, queries, pack(items, backend=backend), k, metric=metric)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("dim", [16, 64, 400])
+def test_a_float32_sum_that_overflows_on_the_way_misleads_nobody(
+    backend: str, dim: int, metric: str
+) -> None:
+    half = dim // 2
+    cancels = torch.cat([torch.full((half,), 3e38), torch.full((half,), -3e38)])
+    wins = torch.cat([torch.full((half,), -3e38), torch.full((half,), 3.4e38)])
+    ordinary = torch.full((dim,), 1e30)
+    interleaved = torch.stack([cancels[:half], cancels[half:]], 1).flatten()
+    items = torch.stack([cancels, -cancels, interleaved, ordinary, wins, -wins, wins.flip(0)])
+    for k in (1, 2, 3, 7):
+        check(backend, torch.ones(3, dim), items, k, metric=metric)
+        check(backend, torch.ones(3, dim), items[:4], min(k, 4), metric=metric)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("dim", [3, 100, 400])
+def test_products_that_underflow_mislead_nobody(backend: str, dim: int, metric: str) -> None:
+    smallest = torch.full((dim,), 1e-45)  # a unit query of 0.05 rounds its products to 0
+    single = torch.zeros(dim)
+    single[0] = 1e-45  # and one of 0.58 to the whole
+    slanted = torch.ones(dim)
+    slanted[: dim // 3] = 0.1
+    items = torch.stack([single, slanted * 1e-30, smallest, slanted, -smallest])
+    for k in (1, 2, 5):
+        check(backend, torch.ones(2, dim), items, k, metric=metric)
+        check(backend, torch.ones(2, dim), items[:2], min(k, 2), metric=metric)
+
+
 def test_a_score_too_large_for_float32_is_infinite_and_ranked(backend: str) -> None:
     items = torch.tensor([[1e30], [-1e30], [2e30], [1.0]])
     scores, ids = check(backend, torch.tensor([[1e30]]), items, 5, metric="dot")

@@ -49,10 +49,12 @@ class Best {
  public:
   explicit Best(int64_t k = 0) : k_(k) {}
 
-  float threshold() const { return threshold_; }
+  // Whether nothing up to this score can enter. Items come in the order of their ids, so that an
+  // equal score loses; a NaN proves nothing.
+  bool beyond(float upper) const { return full() && upper <= heap_.front().score; }
 
   void offer(const Scored& candidate) {
-    if (static_cast<int64_t>(heap_.size()) == k_) {
+    if (full()) {
       if (!better(candidate, heap_.front())) return;
       std::pop_heap(heap_.begin(), heap_.end(), better);
       heap_.back() = candidate;
@@ -60,14 +62,14 @@ class Best {
       heap_.push_back(candidate);
     }
     std::push_heap(heap_.begin(), heap_.end(), better);
-    if (static_cast<int64_t>(heap_.size()) == k_) threshold_ = heap_.front().score;
   }
 
   const std::vector<Scored>& entries() const { return heap_; }
 
  private:
+  bool full() const { return static_cast<int64_t>(heap_.size()) == k_; }
+
   int64_t k_;
-  float threshold_ = -std::numeric_limits<float>::infinity();
   std::vector<Scored> heap_;
 };
 
@@ -114,7 +116,7 @@ struct Strip {
   std::vector<float> lanes;  // [dim, 16]
   const float* row[kLanes];
   double inverse[kLanes];
-  // upper(query, item) = |q| (S weight + error) + bias, with |q| = 1 for the cosine
+  // upper(query, item) = |q| (S weight + error) + bias, with |q| = 1 for the cosine, or 0
   double weight[kLanes], error[kLanes], bias[kLanes], bias_error[kLanes];
 };
 
@@ -209,14 +211,15 @@ float score_of(const TopkArguments& args, const Queries& queries, int64_t query,
 // Offers the items of a strip that can reach the query's k best.
 void offer(const TopkArguments& args, const Queries& queries, int64_t query, const Strip& strip,
            const float* sums, Best& best) {
-  const double norm = args.cosine ? 1.0 : queries.norm[query];
+  const double unit = queries.inverse[query] == 0.0 ? 0.0 : 1.0;
+  const double norm = args.cosine ? unit : queries.norm[query];
   float upper[kLanes];
   for (int64_t lane = 0; lane < strip.count; ++lane) {
     const double reach = sums[lane] * strip.weight[lane] + strip.error[lane];
     upper[lane] = static_cast<float>(norm * reach + strip.bias[lane] + strip.bias_error[lane]);
   }
   for (int64_t lane = 0; lane < strip.count; ++lane) {
-    if (upper[lane] < best.threshold()) continue;  // false for a NaN, which proves nothing
+    if (best.beyond(upper[lane])) continue;
     const int64_t item = strip.first + lane;
     if (!permitted(args, query, item)) continue;
     best.offer({score_of(args, queries, query, strip, lane), item});

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.ops import checks
-from llmrec_kernels.ragged import Ragged
+from llmrec_kernels.ragged import Ragged, is_flat
 
 
 class Positions(NamedTuple):
@@ -30,7 +30,7 @@ class Positions(NamedTuple):
             raise TypeError(
                 f"{name} is a bool mask; expected external ids, for an index has no order of rows"
             )
-        if _is_flat(ids):
+        if is_flat(ids):
             values, offsets = checks.id_array(name, ids, "[n]"), None
         else:
             lists = Ragged.of(ids, name=name)
@@ -69,14 +69,3 @@ class Positions(NamedTuple):
         if offsets is not None:
             offsets = torch.nn.functional.pad(keep.cumsum(0), (1, 0))[offsets]
         return Positions(self.values[keep] - start, offsets)
-
-
-def _is_flat(ids: Any) -> bool:
-    """Whether the ids hold for all queries, by the same rule as `cosine_topk`'s own."""
-    if isinstance(ids, Ragged) or getattr(ids, "format", None) == "csr":
-        return False
-    if isinstance(ids, Tensor):
-        return ids.layout == torch.strided
-    if isinstance(ids, list | tuple):
-        return not ids or not hasattr(ids[0], "__len__")
-    return True

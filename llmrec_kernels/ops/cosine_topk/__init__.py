@@ -12,7 +12,7 @@ from llmrec_kernels.ops import checks
 from llmrec_kernels.ops.arrays import as_tensor, returner
 from llmrec_kernels.ops.cosine_topk.schema import OP
 from llmrec_kernels.ops.rows import rows_of
-from llmrec_kernels.ragged import Ragged
+from llmrec_kernels.ragged import Ragged, is_flat
 
 METRICS = ("cosine", "dot")
 PRECISIONS = ("exact", "fast")
@@ -144,7 +144,7 @@ def cosine_topk(
 
 def _mask(allow: Any, count: int, width: int, device: torch.device) -> Tensor | None:
     """`allow` if it is a dense bool mask, [N] or [B, N]."""
-    if str(getattr(allow, "dtype", "")).rpartition(".")[2] != "bool" or not _is_flat(allow):
+    if str(getattr(allow, "dtype", "")).rpartition(".")[2] != "bool" or not is_flat(allow):
         return None
     mask = as_tensor("allow", allow)
     if mask.shape not in ((width,), (count, width)):
@@ -162,7 +162,7 @@ def _ids_or_lists(
     """(ids, None) for ids that hold for all queries, (ids, offsets) for a list per query."""
     if ids is None:
         return None, None
-    if _is_flat(ids):
+    if is_flat(ids):
         flat = checks.id_array(name, ids, "[n]")
         checks.same_device(name, flat, device)
         return flat, None
@@ -171,13 +171,3 @@ def _ids_or_lists(
         raise ValueError(f"{name} has {len(lists)} lists but there are {count} queries")
     checks.same_device(name, lists.values, device)
     return lists.values, lists.offsets
-
-
-def _is_flat(ids: Any) -> bool:
-    if isinstance(ids, Ragged) or getattr(ids, "format", None) == "csr":
-        return False
-    if isinstance(ids, Tensor):
-        return ids.layout == torch.strided
-    if isinstance(ids, list | tuple):
-        return not ids or not hasattr(ids[0], "__len__")
-    return True

@@ -13,6 +13,7 @@ proposals per query.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ COSINE, DOT = 0, 1
 QUERY_BLOCK = 1024
 TILE_SCORES = 1 << 20  # estimates in a tile
 TILE_ELEMENTS = 1 << 24  # elements of the items in a tile
+FIRST_TILE = 1024  # items
 RESCORE_ELEMENTS = 1 << 18  # elements rescored at a time: their float64 products stay in cache
 
 _UNIT_ROUNDOFF = 2.0**-24
@@ -102,7 +104,8 @@ class Block:
         self.queries, self.rows, self.metric, self.k = queries, rows, metric, k
         self.item_bias, self.item_scale = item_bias, item_scale
         self.inverse = score.invert(lengths)
-        self.lengths = lengths
+        # What an estimate for unit queries is multiplied with. A zero query has no direction.
+        self.factor = lengths if metric == DOT else (self.inverse != 0).double()
         self.unit = (queries.double() * self.inverse[:, None]).float()
         self.kept = min(k, rows.data.shape[0])
         # The best so far. Both are [B, kept]: -inf and _LAST where there is none yet.
@@ -111,12 +114,9 @@ class Block:
 
     def search(self, filters: Filters) -> tuple[Tensor, Tensor]:
         """Scores and ids [B, k] over all tiles."""
-        count, width = self.queries.shape[0], self.rows.data.shape[0]
-        step = max(1, min(TILE_SCORES // max(1, count), TILE_ELEMENTS // max(1, self.rows.dim)))
         pending: list[Proposals] = []
         waiting = 0
-        for start in range(0, width, step):
-            tile = slice(start, min(start + step, width))
+        for tile in self._tiles():
             if filters.allowed is not None and not bool(filters.allowed[tile].any()):
                 continue  # nothing to find here: its items are not read
             pending.append(self._propose(tile, filters))
@@ -126,6 +126,15 @@ class Block:
                 pending, waiting = [], 0
         self._decide(pending)
         return self._padded()
+
+    def _tiles(self) -> Iterator[slice]:
+        """Stretches of items, the first ones short: what they decide, later ones must beat."""
+        count, width = self.queries.shape[0], self.rows.data.shape[0]
+        most = max(1, min(TILE_SCORES // max(1, count), TILE_ELEMENTS // max(1, self.rows.dim)))
+        start, length = 0, min(most, max(FIRST_TILE, 4 * self.kept))
+        while start < width:
+            yield slice(start, min(start + length, width))
+            start, length = start + length, min(most, 2 * length)
 
     def _propose(self, tile: slice, filters: Filters) -> Proposals:
         """The pairs of this tile whose score can reach the k-th best, by a rounding bound.
@@ -146,9 +155,9 @@ class Block:
         # Beyond this a float32 sum may overflow: nothing is known of the score.
         error = torch.where(lengths > _LARGEST / 4, torch.inf, error)
         estimate = _product(self.unit, items).double() * weight
-        if self.metric == DOT:
-            estimate *= self.lengths[:, None]
-            error = error * self.lengths[:, None]
+        if self.metric == DOT or not bool(self.factor.all()):
+            estimate *= self.factor[:, None]
+            error = error * self.factor[:, None]
         if self.item_bias is not None:
             offset = self.item_bias[tile].double()
             estimate += offset
@@ -160,9 +169,14 @@ class Block:
         return Proposals(query, item + tile.start)
 
     def _threshold(self, lower: Tensor, tile: slice, filters: Filters) -> Tensor:
-        """A score that the k-th best is sure to reach, [B]: of those decided, or of this tile."""
-        decided = self.scores[:, -1]
-        if lower.shape[1] < self.kept or bool((self.ids[:, -1] != _LAST).all()):
+        """What an item of this tile must reach to be among the k best of its query, [B].
+
+        An equal score is not enough where k items are decided: theirs are the smaller ids.
+        """
+        full = self.ids[:, -1] != _LAST
+        infinity = torch.full_like(self.scores[:, -1], torch.inf)
+        decided = torch.where(full, self.scores[:, -1].nextafter(infinity), -infinity)
+        if lower.shape[1] < self.kept or bool(full.all()):
             return decided
         filters.apply(lower, tile, -torch.inf)
         lower = lower.nan_to_num(nan=-torch.inf)
