@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -64,6 +65,11 @@ class Ragged:
             )
 
     def __len__(self) -> int:
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """The number of lists. Traced code asks this: `len` would make it a constant."""
         return self.offsets.shape[0] - 1
 
     def __getitem__(self, row: int) -> Tensor:
@@ -132,6 +138,22 @@ class Ragged:
         )
 
 
+def check_int64(what: str, entry: Any) -> None:
+    """Refuse what is no integer, or none that 64 bits hold.
+
+    Examples
+    --------
+    >>> check_int64("ids[3] is", 2**63)
+    Traceback (most recent call last):
+        ...
+    ValueError: ids[3] is 9223372036854775808; expected an integer of 64 bits
+    """
+    if isinstance(entry, bool) or not hasattr(entry, "__index__"):
+        raise TypeError(f"{what} {entry!r}; expected an integer")
+    if not -(2**63) <= operator.index(entry) < 2**63:
+        raise ValueError(f"{what} {entry}; expected an integer of 64 bits")
+
+
 def is_flat(ids: Any) -> bool:
     """Whether ids hold for all queries, or there is a list for each.
 
@@ -160,8 +182,7 @@ def _of_sequences(lists: Sequence[Any], name: str) -> Ragged:
         rows.append(list(entries))
     for position, row in enumerate(rows):
         for entry in row:
-            if isinstance(entry, bool) or not hasattr(entry, "__index__"):
-                raise TypeError(f"{name}[{position}] holds {entry!r}; expected integer ids")
+            check_int64(f"{name}[{position}] holds", entry)
     lengths = torch.tensor([0, *map(len, rows)], dtype=torch.int64)
     values = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
     return Ragged(values, lengths.cumsum(0))

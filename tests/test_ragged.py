@@ -87,7 +87,7 @@ def test_lists_move_between_devices() -> None:
         ([1, 2], r"seen\[0\] is a int; expected a list of integer ids"),
         ([[1], "23"], r"seen\[1\] is a str"),
         ([[1], None], r"seen\[1\] is a NoneType"),
-        ([[1], [2.0]], r"seen\[1\] holds 2.0; expected integer ids"),
+        ([[1], [2.0]], r"seen\[1\] holds 2.0; expected an integer"),
         ([[True]], r"seen\[0\] holds True"),
         ([["a"]], r"seen\[0\] holds 'a'"),
         ([[[1]]], r"seen\[0\] holds \[1\]"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.ops.arrays import as_tensor
+from llmrec_kernels.ragged import check_int64
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LARGEST_INT = torch.iinfo(torch.int64).max
@@ -34,8 +35,7 @@ def id_array(name: str, array: Any, shape: str) -> Tensor:
     """An int64 tensor of ids, indices or offsets; a list of Python integers will do."""
     if isinstance(array, list | tuple | range):
         for position, entry in enumerate(array):
-            if isinstance(entry, bool) or not hasattr(entry, "__index__"):
-                raise TypeError(f"{name}[{position}] is {entry!r}; expected an integer")
+            check_int64(f"{name}[{position}] is", entry)
         array = torch.tensor(array, dtype=torch.int64)
     tensor = as_tensor(name, array)
     if tensor.dtype not in INTEGERS:
@@ -71,7 +71,11 @@ def same_device(name: str, tensor: Tensor, device: torch.device) -> None:
 
 def integer(name: str, value: Any, expected: str = "an integer") -> int:
     """An integer of any library's kind, but no bool."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    if isinstance(value, int):
+        return value  # perhaps a traced one, which operator.index would make a constant
+    if not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
     return operator.index(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,9 +44,21 @@ def define(
     for suffix in ("", "_reference"):
         full = base + suffix + (f".{overload}" if overload else "")
         library.define(full + schema)
-        library.impl(full, torch.no_grad()(reference), "CompositeExplicitAutograd")
+        library.impl(full, _plain(reference), "CompositeExplicitAutograd")
         torch.library.register_fake(f"llmrec::{full}", fake, lib=library)
         if not differentiable:
             library.impl(full, torch.library.fallthrough_kernel, "Autograd")
         if not overload:
             cost.register(getattr(torch.ops.llmrec, base + suffix), formula)
+
+
+def _plain(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """The reference without gradients, and without autocast, which would round inside it."""
+
+    @functools.wraps(reference)
+    def run(*arguments: Any) -> Any:
+        device = next(a.device.type for a in arguments if isinstance(a, torch.Tensor))
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return reference(*arguments)
+
+    return run

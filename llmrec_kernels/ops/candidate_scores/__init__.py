@@ -92,8 +92,8 @@ def candidate_scores(
     checks.same_device("items", rows.data, device)
     lists = Ragged.of(candidates, name="candidates")
     count, width = vectors.shape[0], rows.data.shape[0]
-    if len(lists) != count:
-        raise ValueError(f"candidates has {len(lists)} lists but there are {count} queries")
+    if lists.count != count:
+        raise ValueError(f"candidates has {lists.count} lists but there are {count} queries")
     checks.same_device("candidates", lists.values, device)
     arguments = (
         vectors.float(), rows.data, rows.scale, rows.bias, rows.inverse_norms, rows.bits,

@@ -167,7 +167,7 @@ def _ids_or_lists(
         checks.same_device(name, flat, device)
         return flat, None
     lists = Ragged.of(ids, name=name)
-    if len(lists) != count:
-        raise ValueError(f"{name} has {len(lists)} lists but there are {count} queries")
+    if lists.count != count:
+        raise ValueError(f"{name} has {lists.count} lists but there are {count} queries")
     checks.same_device(name, lists.values, device)
     return lists.values, lists.offsets

@@ -243,7 +243,7 @@ def _product(queries: Tensor, items: Tensor) -> Tensor:
     """`queries @ items.T` with float32's rounding or a finer one, [B, n].
 
     Where the user lowered torch's matrix product precision (which is a global setting, not ours
-    to change), or under autocast, float64 is what those settings leave alone.
+    to change), float64 is what that setting leaves alone.
     """
     if _lowered_precision(items.device.type):
         queries, items = queries.double(), items.double()
@@ -252,8 +252,6 @@ def _product(queries: Tensor, items: Tensor) -> Tensor:
 
 
 def _lowered_precision(device: str) -> bool:
-    if torch.is_autocast_enabled(device):
-        return True
     backend = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
     if backend.matmul.fp32_precision not in ("none", "ieee"):
         return True
