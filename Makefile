@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip install -q -c constraints.txt
+PIP := $(BIN)/python -m pip install -q --no-warn-conflicts -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)

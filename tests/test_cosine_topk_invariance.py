@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import oracle
 import pytest
@@ -119,3 +122,22 @@ def test_fast_precision_returns_real_scores_of_what_it_returns(backend: str) -> 
     np.testing.assert_allclose(scores.numpy(), exact, atol=2e-2)
     overlap = ids[:, :, None] == cosine_topk(queries, items, 10, backend=backend).ids[:, None]
     assert overlap.any(2).double().mean() > 0.9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in kilobytes on Linux")
+def test_the_matrix_of_all_scores_is_never_held(backend: str) -> None:
+    code = f"""
+import resource, torch
+from llmrec_kernels import cosine_topk
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+queries, items = torch.randn(1000, 2), torch.randn(80_000, 2)
+cosine_topk(queries[:2], items[:2000], 5, backend={backend!r})
+before = peak()
+cosine_topk(queries, items, 10, backend={backend!r})
+print(peak() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 0.6 * 1000 * 80_000 * 4

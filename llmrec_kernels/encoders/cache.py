@@ -46,6 +46,10 @@ def default_cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "llmrec_kernels") / "embeddings"
 
 
+# A message of SQLite may quote the damaged bytes, which Python then cannot decode.
+_FAILURES = (OSError, sqlite3.Error, UnicodeDecodeError)
+
+
 class EmbeddingCache:
     """Vectors by key in one SQLite file, safe for threads and processes side by side.
 
@@ -83,7 +87,7 @@ class EmbeddingCache:
                             yield key, np.frombuffer(vector, dtype="<f4")
                         else:
                             damaged += 1
-        except (OSError, sqlite3.Error) as error:
+        except _FAILURES as error:
             self._recover(error)
         if damaged:
             self._warn(f"holds {damaged} damaged vectors, which are encoded again")
@@ -98,7 +102,7 @@ class EmbeddingCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as database, database:
                 database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
-        except (OSError, sqlite3.Error) as error:
+        except _FAILURES as error:
             self._writable = self._recover(error)
 
     def dim(self) -> int | None:
@@ -109,7 +113,7 @@ class EmbeddingCache:
                     for row in database.execute("SELECT * FROM vectors LIMIT 1"):
                         if _is_sound(*row):
                             return len(row[1]) // 4
-        except (OSError, sqlite3.Error) as error:
+        except _FAILURES as error:
             self._recover(error)
         return None
 
@@ -131,7 +135,8 @@ class EmbeddingCache:
         """Warn, delete the file if it is damaged, and say whether writing may go on."""
         # SQLite's "malformed" and "not a database" arrive as exactly this class; the operational
         # ones (no permission, disk full, locked) as a subclass.
-        if type(error) is not sqlite3.DatabaseError:
+        damaged = type(error) is sqlite3.DatabaseError or isinstance(error, UnicodeDecodeError)
+        if not damaged:
             self._warn(
                 f"cannot be used ({error}): vectors are computed and not kept. Set cache_dir= or "
                 "LLMREC_CACHE to a folder with room to write, or cache_dir=False"
