@@ -47,7 +47,7 @@ def extension() -> dict:
     except ImportError as error:
         return without_extension(
             f"torch cannot be imported at build time ({error}); "
-            "install torch first, then: pip install --no-build-isolation llmrec_kernels"
+            "install torch first, then: pip install --no-build-isolation ."
         )
 
     class BuildOrExplain(BuildExtension):

@@ -61,7 +61,7 @@ def _room(kind: str, package: str) -> Callable[[str, torch.device], list[str]]:
         if importlib.util.find_spec(f"llmrec_kernels.ops.{op}.{kind}") is None:
             found.append(f"this version has no {kind} kernel for {op}")
         elif importlib.util.find_spec(package) is None:
-            found.append(f'{package} is not installed: pip install "llmrec_kernels[cuda12]"')
+            found.append(f"{package} is not installed")
         return found
 
     return reasons
@@ -75,8 +75,6 @@ BACKENDS = (
     Backend("cpu", "", _compiled("cpu")),
     Backend("reference", "_reference", lambda op, device: []),
 )
-
-_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -204,8 +202,8 @@ def _report_slow(explanation: Explanation) -> None:
     message = (
         f"{explanation.op} runs as plain torch on {device}, with the same results but slower, "
         f"because {'; '.join(reasons)}. "
-        'To get the kernels: pip install --no-build-isolation "llmrec_kernels" '
-        "where torch and a C++ compiler are; `llmrec-kernels info` shows the whole decision."
+        "To get the kernels, in a clone of the source, with torch and a C++ compiler: "
+        "pip install --no-build-isolation . ; `llmrec-kernels info` shows the whole decision."
     )
     if os.environ.get("LLMREC_STRICT") == "1":
         raise RuntimeError(f"LLMREC_STRICT=1: {message}")

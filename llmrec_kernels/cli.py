@@ -42,7 +42,9 @@ def _errors_as_sentences() -> Iterator[None]:
     """Report what the user can mend as one sentence and exit code 1, without a traceback."""
     try:
         yield
-    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
+    except BrokenPipeError:  # whoever read the output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         typer.echo(f"llmrec-kernels: {text}", err=True)
         raise typer.Exit(1) from error

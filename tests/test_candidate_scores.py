@@ -287,3 +287,12 @@ def test_scales_that_want_a_gradient_are_not_ignored_in_silence(backend: str) ->
             continue
         (gradient,) = torch.autograd.grad(scores.sum(), scale, allow_unused=True)
         assert gradient is not None
+
+
+def test_a_gradient_of_a_gradient_is_refused_and_not_dropped(backend: str) -> None:
+    queries = random(COUNT, DIM).requires_grad_()
+    scores = candidate_scores(queries, random(WIDTH, DIM, seed=1), LISTS, backend=backend)
+    (gradient,) = torch.autograd.grad(scores.sum(), queries, create_graph=True)
+    assert gradient.requires_grad
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        gradient.sum().backward()

@@ -121,3 +121,11 @@ def test_empty_filters_of_what_to_exclude_hide_nothing(backend: str) -> None:
     for exclude in ([], torch.empty(0, dtype=torch.int64), [[]] * COUNT):
         check(backend, random(COUNT, 6), random(WIDTH, 6, seed=1), 3, exclude=exclude)
     check(backend, random(0, 6), random(WIDTH, 6), 3, exclude=Ragged.of([]))
+
+
+def test_an_item_that_is_not_finite_is_refused_even_where_nobody_may_have_it(backend: str) -> None:
+    items = random(5000, 8, seed=3)
+    items[4321, 2] = float("nan")
+    for allow in ([50], None):
+        with pytest.raises(ValueError, match=r"items holds NaN or Inf in row 4321"):
+            cosine_topk(random(2, 8), items, 1, allow=allow, backend=backend)

@@ -333,3 +333,13 @@ def test_narrow_results_pass_gradients_too(backend: str) -> None:
     pooled.float().sum().backward()
     counts = torch.bincount(flat(BAGS)[0], minlength=ROWS).float()
     assert torch.equal(table.grad, counts[:, None].expand(ROWS, DIM))
+
+
+def test_a_mean_counts_more_entries_than_float32_can(backend: str) -> None:
+    count = 2**24 + 2**22
+    indices = torch.zeros(count, dtype=torch.int64)
+    indices[:1000] = 1
+    found = embedding_bag(
+        torch.tensor([[0.0], [1.0]]), indices, torch.tensor([0]), mode="mean", backend=backend
+    )
+    assert found.item() == torch.tensor(1000 / count, dtype=torch.float32).item()

@@ -338,11 +338,11 @@ def test_nan_from_the_model_is_refused_and_not_returned(tmp_path: Path) -> None:
         TextEncoder(tmp_path, cache_dir=False).encode(["text"])
 
 
-def test_without_transformers_the_extra_to_install_is_named(
+def test_without_transformers_what_to_install_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r'pip install "llmrec_kernels\[text\]"'):
+    with pytest.raises(ImportError, match="pip install transformers safetensors"):
         TextEncoder(MINILM)
 
 
@@ -393,3 +393,19 @@ def test_a_bar_is_shown_when_asked_for_and_by_default_only_on_a_terminal(
 ) -> None:
     TextEncoder(MINILM, batch_size=2, progress=progress, cache_dir=False).encode(TEXTS)
     assert ("7/7" in capfd.readouterr().err) == shown
+
+
+def test_a_model_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "no-tokenizer"
+    shutil.copytree(bundled_encoder_path(), folder)
+    for file in [*folder.glob("tokenizer*"), *folder.glob("vocab*")]:
+        file.unlink()
+    with pytest.raises(ValueError, match="lacks the tokenizer's files"):
+        TextEncoder(folder, cache_dir=False).encode(["a space opera"])
+
+
+def test_no_more_tokens_are_read_than_the_model_has_places_for(tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    shutil.copytree(bundled_encoder_path(), folder)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 4000}')
+    assert TextEncoder(folder, cache_dir=False).encode(["word " * 3000]).shape == (1, 384)

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from llmrec_kernels import QuantizedTable, Ragged, candidate_scores, cosine_topk, embedding_bag
+from llmrec_kernels import (
+    PackedItems,
+    QuantizedTable,
+    Ragged,
+    candidate_scores,
+    cosine_topk,
+    embedding_bag,
+    pack,
+)
 
 DIM = 512
 ROWS = 2**31 // DIM + 1_000
@@ -11,18 +19,36 @@ LAST = 500  # rows at the far end, where a 32-bit offset would have wrapped
 
 
 @pytest.fixture(scope="module")
-def table():
-    codes = torch.zeros(ROWS, DIM, dtype=torch.uint8)
+def codes():
+    """Zero rows, but for the last."""
+    found = torch.zeros(ROWS, DIM, dtype=torch.int8)
     generator = torch.Generator().manual_seed(0)
-    codes[-LAST:] = torch.randint(256, (LAST, DIM), dtype=torch.uint8, generator=generator)
-    scale = torch.rand(ROWS, generator=generator) / 100
-    return QuantizedTable(codes, scale, -128 * scale, "int8", DIM)
+    found[-LAST:] = torch.randint(-127, 128, (LAST, DIM), dtype=torch.int8, generator=generator)
+    return found
 
 
 @pytest.fixture(scope="module")
-def end(table):
-    """The same rows as a table of their own."""
-    return QuantizedTable(table.codes[-LAST:], table.scale[-LAST:], table.bias[-LAST:], "int8", DIM)
+def scale():
+    return torch.rand(ROWS, generator=torch.Generator().manual_seed(1)) / 100
+
+
+@pytest.fixture(scope="module")
+def table(codes, scale):
+    return QuantizedTable(codes, scale, None, "int8", DIM)
+
+
+@pytest.fixture(scope="module")
+def end(codes, scale):
+    """The last rows as a table of their own."""
+    return QuantizedTable(codes[-LAST:], scale[-LAST:], None, "int8", DIM)
+
+
+@pytest.fixture(scope="module")
+def packed(codes, scale, end):
+    """The table with its inverse norms, which are 0 for the zero rows."""
+    inverse_norms = torch.zeros(ROWS, dtype=torch.float64)
+    inverse_norms[-LAST:] = pack(end).inverse_norms
+    return PackedItems(codes, scale, None, 8, DIM, inverse_norms)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +56,9 @@ def queries():
     return torch.randn(2, DIM, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_last_rows_are_found(backend, table, end, queries):
+def test_the_last_rows_are_found(backend, packed, end, queries):
     allowed = torch.arange(ROWS - LAST, ROWS)
-    found = cosine_topk(queries, table, 5, allow=allowed, backend=backend)
+    found = cosine_topk(queries, packed, 5, allow=allowed, backend=backend)
     expected = cosine_topk(queries, end, 5, backend=backend)
     assert torch.equal(found.ids, expected.ids + ROWS - LAST)
     assert torch.equal(found.scores, expected.scores)

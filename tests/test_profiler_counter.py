@@ -40,6 +40,13 @@ def test_inference_mode_counts_the_same():
     assert inference.total.flops == usual.total.flops == 2 * 10 * 8 * 32
 
 
+def test_attention_on_the_cpu_is_counted():
+    query, key = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 7, 8)
+    with torch.no_grad(), CostCounter() as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    assert counter.total.flops == 2 * (2 * 5 * 7 * 8) * 2  # scores and values, for two heads
+
+
 def test_a_matrix_product_reads_its_arguments_and_writes_its_result():
     with CostCounter() as counter:
         torch.mm(torch.ones(2, 3), torch.ones(3, 5))

@@ -385,3 +385,23 @@ def test_on_warm_users_content_alone_stays_near_its_measured_place(movielens):
     report = evaluate(model, train, test, metrics=("hit_rate", "ndcg"))
     assert report["HR@10"] >= 0.05
     assert report["NDCG@10"] >= 0.025
+
+
+def test_two_items_without_a_text_are_not_alike() -> None:
+    films = pd.DataFrame({"item": [1, 2, 3, 4], "text": ["", " ", "space opera", "tax law"]})
+    nobody = pd.DataFrame({"user": [], "item": []})
+    encoder = TextEncoder(bundled_encoder_path(), cache_dir=False)
+    model = ContentRecommender(encoder).fit(nobody, films)
+    assert len(model.similar_items([1], k=3)) == 0
+
+
+def test_a_default_dtype_of_float64_changes_nothing() -> None:
+    films = pd.DataFrame({"item": [1, 2, 3]})
+    seen = pd.DataFrame({"user": ["a"], "item": [1]})
+    vectors = torch.eye(3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = ContentRecommender(embeddings=vectors).fit(seen, films)
+        assert len(model.recommend(["a", "unknown"], k=2)) == 4
+    finally:
+        torch.set_default_dtype(torch.float32)

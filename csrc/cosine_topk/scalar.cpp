@@ -183,10 +183,12 @@ bool contains(const IdLists& lists, int64_t query, int64_t id) {
                             id);
 }
 
-// A strip with nothing to find is not read.
-bool any_allowed(const TopkFilters& filters, int64_t first, int64_t last) {
-  return !filters.allowed || std::any_of(filters.allowed + first, filters.allowed + last,
-                                         [](uint8_t flag) { return flag != 0; });
+// A strip with nothing to find is not read, where its items were checked when they were packed.
+bool worth_reading(const TopkArguments& args, int64_t first, int64_t last) {
+  const TopkFilters& filters = args.filters;
+  return !filters.allowed || !args.items.inverse_norms ||
+         std::any_of(filters.allowed + first, filters.allowed + last,
+                     [](uint8_t flag) { return flag != 0; });
 }
 
 bool permitted(const TopkArguments& args, int64_t query, int64_t item) {
@@ -233,7 +235,7 @@ void scan(const TopkArguments& args, const Queries& queries, int64_t first_query
   const int64_t dim = args.items.dim;
   float sums[2 * kLanes];
   for (int64_t item = first_item; item < last_item; item += kLanes) {
-    if (!any_allowed(args.filters, item, std::min(last_item, item + kLanes))) continue;
+    if (!worth_reading(args, item, std::min(last_item, item + kLanes))) continue;
     load(args, item, last_item, strip, bad);
     for (int64_t q = first_query; q < last_query; q += 2) {
       const int64_t pair = std::min(q + 1, last_query - 1);

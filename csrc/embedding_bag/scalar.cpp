@@ -21,13 +21,15 @@ float pool(const BagArguments& args, int64_t bag, float* sums, float* scratch) {
   const bool max = args.mode == Pooling::max;
   const float start = max ? -std::numeric_limits<float>::infinity() : 0.0f;
   std::fill(sums, sums + dim, start);
-  float divisor = 0.0f;
+  float divisor = 0.0f;  // the weights' sum
+  int64_t entries = 0;   // an integer: float32 stops counting at 2^24
   for (int64_t entry = args.offsets[bag]; entry < args.offsets[bag + 1]; ++entry) {
     const int64_t index = args.indices[entry];
     if (index == args.padding_idx) continue;
     const float* row = widen_row(args.table, index, scratch);
     const float weight = args.weights ? args.weights[entry] : 1.0f;
     divisor += weight;
+    ++entries;
     if (max) {
       // A NaN stays, as in torch: `!(a >= b)` is true for one.
       for (int64_t j = 0; j < dim; ++j)
@@ -38,8 +40,8 @@ float pool(const BagArguments& args, int64_t bag, float* sums, float* scratch) {
       for (int64_t j = 0; j < dim; ++j) sums[j] += row[j];
     }
   }
-  if (max && divisor == 0.0f) std::fill(sums, sums + dim, 0.0f);
-  return divisor;
+  if (max && entries == 0) std::fill(sums, sums + dim, 0.0f);
+  return args.weights ? divisor : static_cast<float>(entries);
 }
 
 void finish(const BagArguments& args, float divisor, float* sums) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llmrec_kernels.encoders.models import ModelFiles
+from llmrec_kernels.encoders.pooling import read_json
 
 _IDS = "input_ids"
 _TOKEN_TYPES = "token_type_ids"
@@ -100,6 +100,13 @@ def load(
         model, report = AutoModel.from_pretrained(
             files.folder, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
+    words = int(model.config.get_text_config().vocab_size)
+    if len(tokenizer) < words // 2:
+        # Without its files, transformers makes up a tokenizer that knows no word.
+        raise ValueError(
+            f"model {files.name!r} has {words} words but its tokenizer {len(tokenizer)}: "
+            "the folder lacks the tokenizer's files."
+        )
     used = _used_part(model, report["missing_keys"], files)
     used.config.use_cache = False  # A text is read once; keys and values are not needed again.
     used.eval().to(device if device is not None else _best_device())
@@ -157,9 +164,9 @@ def _limit(files: ModelFiles, tokenizer: Any, config: Any, asked: int | None) ->
         return asked
     own = files.folder / "sentence_bert_config.json"
     if own.is_file():
-        length = json.loads(own.read_text(encoding="utf-8")).get("max_seq_length")
+        length = read_json(own, dict).get("max_seq_length")
         if length is not None:
-            return int(length)
+            return int(length) if most is None else min(int(length), most)
     return most
 
 

@@ -85,8 +85,11 @@ def pooling_of(folder: Path) -> Pooling:
     modules_file = folder / "modules.json"
     if not modules_file.is_file():
         return "mean"
-    modules = json.loads(modules_file.read_text(encoding="utf-8"))
-    paths = {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in modules}
+    modules = read_json(modules_file, list)
+    try:
+        paths = {str(m["type"]).rpartition(".")[2]: folder / m["path"] for m in modules}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{modules_file} is no list of modules with type and path") from error
     unused = sorted(paths.keys() - {"Transformer", "Pooling", "Normalize"})
     if unused:
         warnings.warn(
@@ -96,7 +99,7 @@ def pooling_of(folder: Path) -> Pooling:
         )
     if "Pooling" not in paths:
         return "mean"
-    config = json.loads((paths["Pooling"] / "config.json").read_text(encoding="utf-8"))
+    config = read_json(paths["Pooling"] / "config.json", dict)
     modes = _modes(config)
     for offered in POOLINGS:
         if modes == [offered]:
@@ -105,6 +108,28 @@ def pooling_of(folder: Path) -> Pooling:
         f"{paths['Pooling'] / 'config.json'} asks for pooling {' + '.join(modes) or 'none'}, which "
         f"is not offered; pass pooling= one of {', '.join(map(repr, POOLINGS))}."
     )
+
+
+def read_json(path: Path, kind: type[Any]) -> Any:
+    """A list or dict from a file of the model; a ValueError names a file that holds none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "modules.json"
+    >>> _ = path.write_text("no")
+    >>> read_json(path, list)
+    Traceback (most recent call last):
+        ...
+    ValueError: ...modules.json cannot be read as a JSON list: Expecting value...
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a JSON {kind.__name__}: {error}") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{path} holds a {type(found).__name__}; expected a {kind.__name__}")
+    return found
 
 
 def _modes(config: dict[str, Any]) -> list[str]:

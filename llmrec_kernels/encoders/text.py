@@ -118,7 +118,7 @@ class TextEncoder:
             _check_positive("max_length", max_length)
         if importlib.util.find_spec("transformers") is None:
             raise ImportError(
-                'TextEncoder needs transformers: pip install "llmrec_kernels[text]"',
+                "TextEncoder needs transformers: pip install transformers safetensors",
                 name="transformers",
             )
         self._files: ModelFiles = find_model(model, revision)

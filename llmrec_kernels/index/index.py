@@ -335,7 +335,7 @@ class ItemIndex:
 
     def _numbers(self, name: str, values: Any, count: int, default: float) -> Tensor:
         if values is None:
-            return torch.full((count,), default, device=self.device)
+            return torch.full((count,), default, dtype=torch.float32, device=self.device)
         tensor = checks.float_array(name, values, "[n]").detach().to(self.device)
         checks.vector(name, tensor, count, "[n]", self.device)
         contents.finite(name, tensor.float())

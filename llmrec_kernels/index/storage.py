@@ -41,9 +41,9 @@ class Storage:
         self.biased = self.scaled = False
         self.columns = self._columns(
             torch.empty(0, dtype=torch.int64, device=device),
-            self.encode(torch.empty(0, dim, device=device)),
-            torch.empty(0, device=device),
-            torch.empty(0, device=device),
+            self.encode(torch.empty(0, dim, dtype=torch.float32, device=device)),
+            torch.empty(0, dtype=torch.float32, device=device),
+            torch.empty(0, dtype=torch.float32, device=device),
         )
 
     @property

@@ -100,10 +100,10 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> int:
 
 def finite_number(name: str, value: Any) -> float:
     """A finite Python float."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; expected a number") from None
-    if not math.isfinite(number):
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} is {value!r}; expected a number")
+    number = float(value)
+    # A traced number has no value yet; float64 inside the operator takes it as it comes.
+    if not torch.compiler.is_compiling() and not math.isfinite(number):
         raise ValueError(f"{name} is {number}; expected a finite number")
     return number

@@ -52,6 +52,16 @@ def define(
             cost.register(getattr(torch.ops.llmrec, base + suffix), formula)
 
 
+def first_order_only(name: str) -> None:
+    """Refuse, in words, to differentiate a gradient: it would be dropped in silence otherwise."""
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(f"{name} has no second derivative (create_graph=True)")
+
+    for suffix in ("", "_reference"):
+        torch.library.register_autograd(f"llmrec::{name}{suffix}", refuse, lib=library)
+
+
 def _plain(reference: Callable[..., Any]) -> Callable[..., Any]:
     """The reference without gradients, and without autocast, which would round inside it."""
 

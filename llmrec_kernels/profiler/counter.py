@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from llmrec_kernels import cost
 from llmrec_kernels.cost import Cost
@@ -79,7 +80,7 @@ class CostCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if cost.formula(func._overloadpacket) is None and func._overloadpacket not in flop_registry:
+        if cost.formula(func._overloadpacket) is None and func._overloadpacket not in _FORMULAS:
             # Inference mode hands composite operators over whole: count their parts.
             with self:
                 parts = func.decompose(*args, **kwargs)
@@ -108,12 +109,23 @@ class CostCounter(TorchDispatchMode):
         return sum(entry.calls for entry in self.by_op.values())
 
 
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+# torch's registry has the attention kernels of GPUs and not the CPU's.
+_FORMULAS = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+
+
 def _cost_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
     packet = func._overloadpacket
     formula = cost.formula(packet)
     if formula is not None:
         return formula(*args, out=out, **kwargs)
-    count = flop_registry.get(packet)
+    count = _FORMULAS.get(packet)
     flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
     if func.is_view:
         return Cost(flops=flops)

@@ -403,7 +403,7 @@ class Recommender(ABC, Generic[Learned]):
         items = self._ready().items
         k = min(k, len(items))
         meant = profiles.any(dim=1)
-        scores = torch.full((len(asked), k), -torch.inf)
+        scores = torch.full((len(asked), k), -torch.inf, dtype=torch.float32)
         places = torch.full((len(asked), k), -1)
         for rows, topk in ((meant, self._similar), (~meant, self._popular)):
             some = rows.nonzero()[:, 0]
@@ -424,5 +424,5 @@ class Recommender(ABC, Generic[Learned]):
 
     def _popular(self, profiles: Tensor, k: int, filters: Filters) -> TopK:
         counts = torch.from_numpy(self._ready().history.popularity).float()[:, None]
-        ones = torch.ones(profiles.shape[0], 1)
+        ones = torch.ones(profiles.shape[0], 1, dtype=torch.float32)
         return cosine_topk(ones, counts, k, metric="dot", **filters.arguments())

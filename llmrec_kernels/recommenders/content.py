@@ -308,7 +308,9 @@ class ContentRecommender(Recommender[Space]):
             raise ValueError(
                 f"the encoder's result has {vectors.shape[0]} rows for {len(texts)} texts"
             )
-        return vectors
+        # Nothing is known of an item without a text, whatever the encoder makes of "".
+        blank = torch.tensor([not text.strip() for text in texts], dtype=torch.bool)
+        return vectors.masked_fill(blank[:, None], 0.0)
 
     def _vectors(self) -> PackedItems:
         return self._learned.items

@@ -14,7 +14,7 @@ from llmrec_kernels.ops.candidate_scores.reference import (
     candidate_scores_backward,
     candidate_topk,
 )
-from llmrec_kernels.ops.define import define
+from llmrec_kernels.ops.define import define, first_order_only
 
 OP = "candidate_scores"
 
@@ -128,6 +128,8 @@ define(
     reference=candidate_scores_backward,
     fake=_fake_backward,
     formula=_cost_backward,
+    differentiable=True,
 )
+first_order_only(f"{OP}_backward")
 for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)

@@ -147,7 +147,9 @@ def _mask(allow: Any, count: int, width: int, device: torch.device) -> Tensor | 
     if str(getattr(allow, "dtype", "")).rpartition(".")[2] != "bool" or not is_flat(allow):
         return None
     mask = as_tensor("allow", allow)
-    if mask.shape not in ((width,), (count, width)):
+    for_all = mask.dim() == 1 and mask.shape[0] == width
+    for_each = mask.dim() == 2 and mask.shape[0] == count and mask.shape[1] == width
+    if not for_all and not for_each:
         raise ValueError(
             f"allow is a mask of shape {list(mask.shape)}; "
             f"expected [{width}] for all queries or [{count}, {width}]"

@@ -117,8 +117,8 @@ class Block:
         pending: list[Proposals] = []
         waiting = 0
         for tile in self._tiles():
-            if filters.allowed is not None and not bool(filters.allowed[tile].any()):
-                continue  # nothing to find here: its items are not read
+            if self._nothing_in(tile, filters):
+                continue
             pending.append(self._propose(tile, filters))
             waiting += pending[-1].query.shape[0]
             if waiting > self.scores.numel():
@@ -126,6 +126,12 @@ class Block:
                 pending, waiting = [], 0
         self._decide(pending)
         return self._padded()
+
+    def _nothing_in(self, tile: slice, filters: Filters) -> bool:
+        """Whether a tile need not be read: no query may have it, and it was checked when packed."""
+        if filters.allowed is None or self.rows.inverse_norms is None:
+            return False
+        return not bool(filters.allowed[tile].any())
 
     def _tiles(self) -> Iterator[slice]:
         """Stretches of items, the first ones short: what they decide, later ones must beat."""

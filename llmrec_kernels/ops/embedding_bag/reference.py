@@ -58,9 +58,10 @@ def entries(
 
 def divisors(owner: Tensor, weights: Tensor | None, count: int) -> Tensor:
     """What a mean divides a bag by, [B] float32: its number of entries, or their weights' sum."""
+    if weights is None:  # counted as integers: float32 stops at 2^24
+        return owner.bincount(minlength=count).float()
     sums = torch.zeros(count, dtype=torch.float32, device=owner.device)
-    ones = sums.new_ones(owner.shape) if weights is None else weights
-    return sums.index_add_(0, owner, ones)
+    return sums.index_add_(0, owner, weights)
 
 
 def _pool(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llmrec_kernels._library import library
 from llmrec_kernels.cost import Cost, nbytes, nbytes_of
-from llmrec_kernels.ops.define import define
+from llmrec_kernels.ops.define import define, first_order_only
 from llmrec_kernels.ops.embedding_bag.reference import (
     OUT_DTYPES,
     embedding_bag,
@@ -135,6 +135,8 @@ define(
     reference=embedding_bag_backward,
     fake=_fake_backward,
     formula=_cost_backward,
+    differentiable=True,
 )
+first_order_only(f"{OP}_backward")
 for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)

@@ -117,7 +117,7 @@ def quantize(
 
     The error of an element is at most half a scale, plus the largest code times the rounding of
     the stored scale, plus the rounding of the stored bias (both nothing to speak of in int8's
-    float32), plus one float32 rounding of the result.
+    float32), plus the two float32 roundings of the result.
 
     Parameters
     ----------
