@@ -41,8 +41,8 @@ format: $(READY)
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
 
 bench: $(READY)
-	$(BIN)/python -m pytest bench -q -p no:doctest -o python_files='bench_*.py' -o python_functions='bench_*' \
-		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=median
+	$(BIN)/python -m pytest bench -q -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
+		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=min
 
 # What the demo needs, with the extension built in place.
 $(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
