@@ -128,7 +128,10 @@ def recommend(
             _check_output(output)
         data = read_dataset(ratings, items)
         wanted = _known_users(data.interactions, user)
-        ranker = _recommender(model, encoder).fit(data.interactions, data.items)
+        listed = data.interactions["item"].isin(data.items["item"])
+        if not listed.all():
+            typer.echo(f"{(~listed).sum()} ratings of items not in {items} are left out", err=True)
+        ranker = _recommender(model, encoder).fit(data.interactions[listed], data.items)
         ranked = ranker.recommend(wanted, k, filter_seen=not seen).to_pandas()
         titles = data.items.set_index("item")["title"]
         ranked["title"] = titles.reindex(ranked["item"]).to_numpy()

@@ -88,6 +88,15 @@ def test_recommend_prints_csv_without_an_output(files):
     assert result.stdout.splitlines()[1].startswith("cy,1,toy,Toy Story (1995),")
 
 
+def test_ratings_of_items_that_are_not_listed_are_left_out_and_counted(files):
+    with (files / "ratings.csv").open("a") as ratings:
+        ratings.write("cy,sold out,5,9\n")
+    result = recommend(files, "--model", "popularity", "--user", "cy", "-k", 1)
+    assert result.exit_code == 0, result.output
+    assert "1 ratings of items not in" in result.stderr
+    assert result.stdout.splitlines()[1].startswith("cy,1,toy,")
+
+
 def test_seen_items_come_back_when_asked_for(files):
     result = recommend(files, "--model", "popularity", "--user", "cy", "-k", 1, "--seen")
     assert result.stdout.splitlines()[1].startswith("cy,1,heat,")
