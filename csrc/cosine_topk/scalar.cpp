@@ -159,7 +159,7 @@ void load(const TopkArguments& args, int64_t first, int64_t end, Strip& strip, F
 }
 
 // Four floats, which every processor since SSE2 and NEON adds and multiplies at once. Spelt out
-// because GCC leaves an array of sums in memory, which is five times slower.
+// because GCC leaves an array of sums in memory, which is several times slower.
 typedef float Quad __attribute__((vector_size(16)));
 
 // Estimates of two queries against the sixteen items of a strip: sums [2, 16].
