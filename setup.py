@@ -71,6 +71,8 @@ def extension() -> dict:
             "-fno-math-errno",
             "-Wall",
             "-Wextra",
+            "-Wno-psabi",  # wide vectors are passed within a file only
+            "-Wno-maybe-uninitialized",  # GCC's own AVX-512 headers
             *(["-Werror"] if WERROR == "1" else []),
             f"-DTORCH_TARGET_VERSION={MINIMUM_TORCH}",
             *(f"-isystem{path}" for path in include_paths()),  # their warnings are not ours

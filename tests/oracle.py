@@ -69,6 +69,41 @@ def inverse_norms(rows: Array) -> Array:
     return np.array([0.0 if norm == 0 else 1.0 / norm for norm in norms])
 
 
+def sketch(rows: Array) -> tuple[Array, Array, Array, Array]:
+    """Codes [N, dim] int8, and step, unit scale and residual [N] float32, of float32 rows."""
+    count, dim = rows.shape
+    limit = min(127, (2**31 - 1) // (255 * max(1, dim)))
+    codes = np.zeros((count, dim), dtype=np.int8)
+    step, unit_scale, residual = np.zeros((3, count), dtype=np.float32)
+    for i, row in enumerate(rows):
+        largest = np.max(np.abs(row), initial=np.float32(0))
+        if largest == 0:
+            continue
+        if limit == 0 or not 2.0**-100 <= largest <= 2.0**100:
+            residual[i] = 1
+            continue
+        step[i] = largest / np.float32(limit)
+        codes[i] = np.rint(row * (np.float32(limit) / largest))
+        errors = row.astype(np.float64) - np.float64(step[i]) * codes[i]
+        inverse_norm = inverse_norms(row[None])[0]
+        unit_scale[i] = np.float32(np.float64(step[i]) * inverse_norm)
+        left_out = np.sqrt(lane_dot(errors, errors)) * inverse_norm * (1 + 2.0**-40)
+        residual[i] = np.float32(left_out)
+        while float(residual[i]) < left_out:
+            residual[i] = np.nextafter(residual[i], np.float32(np.inf))
+    return codes, step, unit_scale, residual
+
+
+def interleaved(codes: Array) -> Array:
+    """Codes [N, dim] int8 in blocks of sixteen rows, four elements side by side."""
+    count, dim = codes.shape
+    blocks = np.zeros((-(-count // 16), -(-dim // 4), 16, 4), dtype=np.int8)
+    for i in range(count):
+        for j in range(dim):
+            blocks[i // 16, j // 4, i % 16, j % 4] = codes[i, j]
+    return blocks
+
+
 def scores(
     queries: Any,
     items: Any,
@@ -192,3 +227,20 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
             f"{(~same).sum()} of {same.size} differ; first at {place}: "
             f"{actual[place]!r}, expected {expected[place]!r}"
         )
+
+
+def parts(packed: PackedItems) -> list[torch.Tensor]:
+    """Every tensor that a pack holds."""
+    held = [packed.data, packed.scale, packed.bias, packed.inverse_norms, *(packed.sketch or ())]
+    return [part for part in held if part is not None]
+
+
+def assert_same_pack(got: PackedItems, want: PackedItems) -> None:
+    """The same tensors, bit for bit, codes behind the last row included."""
+    assert (got.shape, got.bits) == (want.shape, want.bits)
+    for name in ("scale", "bias", "sketch"):
+        assert (getattr(got, name) is None) == (getattr(want, name) is None)
+    for one, other in zip(parts(got), parts(want), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        one, other = (part.flatten().view(torch.uint8) for part in (one, other))
+        assert torch.equal(one, other)

@@ -42,7 +42,7 @@ CALLS: dict[str, tuple[Callable[[str], Any], int]] = {
         lambda b: embedding_bag(X, INDICES, OFFSETS, per_sample_weights=torch.ones(4), backend=b),
         2 * 4 * 16,
     ),
-    "pack": (lambda b: pack(X, backend=b), 2 * 50 * 16),
+    "pack": (lambda b: pack(X, backend=b), 9 * 50 * 16),
     "quantize": (lambda b: quantize(X, backend=b), 5 * 50 * 16),
 }
 
@@ -104,7 +104,7 @@ def cost_of(name: str, *arguments: Any, **options: Any) -> Cost:
 
 
 def topk_arguments(data: torch.Tensor, k: int, **rest: Any) -> list[Any]:
-    names = ("scale", "bias", "inverse_norms", "bits")
+    names = ("scale", "bias", "inverse_norms", "codes", "unit_scale", "residual", "bits")
     head = [Q, data, *[rest.get(name, 0 if name == "bits" else None) for name in names], k, 0]
     filters = ("item_bias", "item_scale", "exclude_ids", "exclude_offsets", "allow_mask")
     filters += ("allow_ids", "allow_offsets")
@@ -121,6 +121,11 @@ def test_bytes_of_a_search() -> None:
     parts = {"scale": rows.scale, "bias": rows.bias, "bits": 4}
     found = cost_of("cosine_topk", *topk_arguments(rows.data, 4, **parts))
     assert found.bytes_read == 4 * D * B + N * (D // 2 + 2 + 2)
+    rows = pack(X.half()).rows()
+    assert rows.sketch is not None
+    parts = {"inverse_norms": rows.inverse_norms, **rows.sketch._asdict()}
+    found = cost_of("cosine_topk", *topk_arguments(rows.data, 4, **parts))
+    assert found == Cost(2 * B * N * D, 0, 4 * D * B + N * (2 * D + 8 + 8) + 64 * D, results)
     seen = {"exclude_ids": LISTS.values, "exclude_offsets": LISTS.offsets}
     seen["allow_mask"] = torch.ones(N, dtype=torch.bool)
     found = cost_of("cosine_topk", *topk_arguments(X, 4, **seen))
@@ -147,7 +152,9 @@ def test_bytes_of_a_pooled_lookup_are_those_of_the_rows_it_names() -> None:
 
 
 def test_bytes_of_packing_and_quantizing() -> None:
-    assert cost_of("pack", X, None, None, 0, D) == Cost(2 * N * D, 0, 4 * N * D, N * (4 * D + 8))
+    found = cost_of("pack", X, None, None, 0, D)
+    # 50 rows of codes are four blocks of 16.
+    assert found == Cost(9 * N * D, 0, 4 * N * D, N * (4 * D + 8 + 8) + 64 * D)
     found = cost_of("quantize", X, 4, False)
     assert found == Cost(5 * N * D, 0, 4 * N * D, N * (D // 2 + 2 + 2))
 

@@ -262,8 +262,28 @@ def test_storage_shrinks_when_items_go():
     index = ItemIndex(8)
     index.add(range(4_096), torch.randn(4_096, 8))
     index.remove(range(4_090))
-    assert index._rows.columns["data"].shape[0] <= 32
+    assert index._rows.items.nbytes <= 32 * (8 * 4 + 8 + 8 + 8)
+    assert index._rows.columns["ids"].shape[0] <= 32
     assert sorted(index.search(torch.randn(1, 8), 6).ids[0].tolist()) == list(range(4_090, 4_096))
+
+
+def test_an_index_changes_in_and_out_of_inference_mode():
+    vectors = torch.randn(40, 3)
+    with torch.inference_mode():
+        index = ItemIndex(3)
+    index.add([], vectors[:0])
+    with torch.inference_mode():
+        index.add(range(20), vectors[:20])
+    index.add(range(20, 40), vectors[20:])
+    with torch.inference_mode():
+        index.remove([7, 39])
+        index.update([3], vectors[7:8], bias=torch.ones(1))
+    index.update([4], vectors[7:8], scale=torch.ones(1))
+    index.remove([5])
+    left = [one for one in range(39) if one not in (5, 7)]
+    vectors[3] = vectors[4] = vectors[7]
+    assert torch.equal(index.vectors(left), vectors[left])
+    assert index.search(torch.ones(1, 3), 1, allow=[3, 4]).ids.tolist() == [[3]]
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -12,6 +12,8 @@ from llmrec_kernels import (
     embedding_bag,
     pack,
 )
+from llmrec_kernels.ops.pack import layout
+from llmrec_kernels.ops.rows import Sketch
 
 DIM = 512
 ROWS = 2**31 // DIM + 1_000
@@ -43,12 +45,19 @@ def end(codes, scale):
     return QuantizedTable(codes[-LAST:], scale[-LAST:], None, "int8", DIM)
 
 
-@pytest.fixture(scope="module")
-def packed(codes, scale, end):
-    """The table with its inverse norms, which are 0 for the zero rows."""
+@pytest.fixture(scope="module", params=["without a sketch", "with a sketch"])
+def packed(request, codes, scale, end):
+    """The table with its inverse norms and its sketch, which are 0 for the zero rows."""
+    of_end, sketch = pack(end), None
     inverse_norms = torch.zeros(ROWS, dtype=torch.float64)
-    inverse_norms[-LAST:] = pack(end).inverse_norms
-    return PackedItems(codes, scale, None, 8, DIM, inverse_norms)
+    inverse_norms[-LAST:] = of_end.inverse_norms
+    if request.param == "with a sketch":
+        blocks = (layout.blocks(ROWS), layout.groups(DIM), layout.LANES, layout.GROUP)
+        sketch = Sketch(torch.zeros(blocks, dtype=torch.int8), torch.zeros(ROWS), torch.zeros(ROWS))
+        layout.append(sketch.codes, ROWS - LAST, of_end.sketch.codes, LAST)
+        sketch.unit_scale[-LAST:] = of_end.sketch.unit_scale
+        sketch.residual[-LAST:] = of_end.sketch.residual
+    return PackedItems(codes, scale, None, 8, DIM, inverse_norms, sketch)
 
 
 @pytest.fixture(scope="module")

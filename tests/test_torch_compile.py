@@ -38,23 +38,26 @@ def fresh_compiler() -> None:
 
 def topk_arguments(**changes: Any) -> tuple[Any, ...]:
     arguments: dict[str, Any] = {
-        "queries": Q, "data": X, "scale": None, "bias": None, "inverse_norms": None, "bits": 0,
-        "k": 4, "metric": 0, "item_bias": None, "item_scale": None, "exclude_ids": None,
-        "exclude_offsets": None, "allow_mask": None, "allow_ids": None, "allow_offsets": None,
-        "exact": True,
+        "queries": Q, "data": X, "scale": None, "bias": None, "inverse_norms": None,
+        "codes": None, "unit_scale": None, "residual": None, "bits": 0, "k": 4, "metric": 0,
+        "item_bias": None, "item_scale": None, "exclude_ids": None, "exclude_offsets": None,
+        "allow_mask": None, "allow_ids": None, "allow_offsets": None, "exact": True,
     }  # fmt: skip
     return tuple({**arguments, **changes}.values())
 
 
 ROWS = {dtype: quantize(X, dtype).rows() for dtype in ("int8", "int4")}
 PACKED = pack(X.half()).rows()
+assert PACKED.sketch is not None
 TOPK = {
     "plain": topk_arguments(),
     "padded": topk_arguments(k=20, metric=1),
     "int4": topk_arguments(
         data=ROWS["int4"].data, scale=ROWS["int4"].scale, bias=ROWS["int4"].bias, bits=4
     ),
-    "packed": topk_arguments(data=PACKED.data, inverse_norms=PACKED.inverse_norms),
+    "packed": topk_arguments(
+        data=PACKED.data, inverse_norms=PACKED.inverse_norms, **PACKED.sketch._asdict()
+    ),
     "filtered": topk_arguments(
         item_bias=random(N), item_scale=random(N), exclude_ids=LISTS.values,
         exclude_offsets=LISTS.offsets, allow_mask=torch.ones(N, dtype=torch.bool),
@@ -222,13 +225,15 @@ def test_inductor_compiles_the_graph_around_a_search() -> None:
 def test_a_new_number_of_items_or_queries_compiles_nothing_new(backend: str) -> None:
     def recommend(q: Tensor, x: Tensor, indices: Tensor, offsets: Tensor) -> Any:
         users = q + embedding_bag(x, indices, offsets, mode="mean", backend=backend)
-        top = cosine_topk(users, x, 2, item_bias=x[:, 0], backend=backend)
+        items = pack(x, backend=backend)
+        top = cosine_topk(users, items, 2, item_bias=x[:, 0], backend=backend)
         lists = Ragged(top.ids.flatten(), torch.arange(users.shape[0] + 1) * 2)
         return (*top, candidate_scores(users, x, lists, backend=backend))
 
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(recommend, backend=counter, fullgraph=True)
-    for count, width in ((3, 12), (4, 13), (5, 20), (17, 57), (40, 300)):
+    # From seventeen rows on: torch compiles a size of 1 apart, and sixteen are one block of codes.
+    for count, width in ((3, 17), (4, 18), (5, 40), (17, 57), (40, 300)):
         indices = torch.arange(2 * count) % width
         inputs = (random(count, D), random(width, D), indices, torch.arange(count) * 2)
         for got, want in zip(compiled(*inputs), recommend(*inputs), strict=True):
@@ -264,6 +269,19 @@ def test_gradients_flow_through_a_compiled_graph(backend: str, compiler: str) ->
         torch.testing.assert_close(got, want)
 
 
+def test_a_compiled_search_sees_the_changes_of_a_pack(backend: str) -> None:
+    items = pack(X, backend=backend)
+    search = torch.compile(
+        lambda q: cosine_topk(q, items, 4, backend=backend), backend="aot_eager", fullgraph=True
+    )
+    for seed, count in enumerate((0, 1, 1, 20, 1)):
+        items.append(random(count, D, seed=seed), backend=backend)
+        items.replace([seed], random(1, D, seed=9 + seed), backend=backend)
+        want = cosine_topk(Q, items.data.clone(), 4, backend=backend)
+        assert torch.equal(search(Q).ids, want.ids)
+        assert torch.equal(search(Q).scores, want.scores)
+
+
 # ---- torch.export ----
 
 
@@ -297,4 +315,25 @@ def test_a_module_is_exported_with_dynamic_shapes(backend: str) -> None:
     assert called == {f"llmrec.{op}{suffix}.default" for op in ("cosine_topk", "embedding_bag")}
     history, bounds = torch.tensor([4, 2, 0, 11, 5, 5]), torch.tensor([0, 2, 2, 5, 6])
     for got, want in zip(program.module()(history, bounds), module(history, bounds), strict=True):
+        assert torch.equal(got, want)
+
+
+class Packer(torch.nn.Module):
+    """A search among items that come with the queries."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, queries: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        top = cosine_topk(queries, pack(items, backend=self.backend), 3, backend=self.backend)
+        return top.scores, top.ids
+
+
+def test_packing_is_exported_with_dynamic_shapes(backend: str) -> None:
+    module = Packer(backend)
+    shapes = {"queries": {0: Dim("queries", min=2)}, "items": {0: Dim("items", min=17)}}
+    program = export(module, (Q, random(20, D)), dynamic_shapes=shapes)
+    inputs = (random(5, D, seed=3), random(77, D, seed=4))
+    for got, want in zip(program.module()(*inputs), module(*inputs), strict=True):
         assert torch.equal(got, want)

@@ -8,6 +8,7 @@
 
 #include "candidate_scores/candidates.h"
 #include "common/score.h"
+#include "common/widen.h"
 
 namespace llmrec {
 namespace {

@@ -174,6 +174,16 @@ Level allowed_level() {
   return level;
 }
 
+#if LLMREC_X86
+bool has_avx_vnni() { return cpuid(7, 1).eax & (1u << 4); }
+bool has_avx512_bf16() { return cpuid(7, 1).eax & (1u << 5); }
+bool has_amx_bf16() { return cpuid(7, 0).edx & (1u << 22); }
+#else
+bool has_avx_vnni() { return false; }
+bool has_avx512_bf16() { return false; }
+bool has_amx_bf16() { return false; }
+#endif
+
 bool within(Level level, Level allowed) {
   if (level == Level::scalar || level == allowed) return true;
   return level != Level::neon && allowed != Level::neon && level < allowed;

@@ -20,6 +20,11 @@ std::string refusal(Level level);
 // Throws std::invalid_argument where LLMREC_ISA names no level, or one that the machine lacks.
 Level allowed_level();
 
+// Extensions beside the levels; each needs the level that it extends.
+bool has_avx_vnni();     // avx2: vpdpbusd on 32-byte registers
+bool has_avx512_bf16();  // avx512: vdpbf16ps
+bool has_amx_bf16();     // amx: tdpbf16ps
+
 // Whether a kernel of this level may run where `allowed` is the best that may be used.
 bool within(Level level, Level allowed);
 

@@ -1,8 +1,7 @@
-// Rows of vectors in any storage, and how one of them becomes float32.
+// Rows of vectors in any storage; common/widen.h makes float32 of them.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 namespace llmrec {
 
@@ -27,113 +26,15 @@ struct Rows {
   const double* inverse_norms = nullptr;  // optional
 };
 
-namespace {
+// The int8 sketch of rows (common/sketch.h); blocks of 16 items.
+template <class Codes, class Numbers>
+struct SketchOf {
+  Codes* codes = nullptr;         // [ceil(N / 16), ceil(dim / 4), 16, 4]
+  Numbers* unit_scale = nullptr;  // [N]
+  Numbers* residual = nullptr;    // [N]
+};
 
-inline float float_of_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
+using Sketch = SketchOf<const int8_t, const float>;
+using MutableSketch = SketchOf<int8_t, float>;
 
-inline uint32_t bits_of_float(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline float float_of_bfloat16(uint16_t half) { return float_of_bits(uint32_t{half} << 16); }
-
-inline float float_of_half(uint16_t half) {
-  const uint32_t sign = uint32_t{half & 0x8000u} << 16;
-  const uint32_t exponent = (half >> 10) & 31, fraction = half & 1023;
-  if (exponent == 31) return float_of_bits(sign | 0x7f800000u | (fraction << 13));
-  if (exponent != 0) return float_of_bits(sign | ((exponent + 112) << 23) | (fraction << 13));
-  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // subnormal: exact
-  return sign ? -magnitude : magnitude;
-}
-
-// Round to nearest even.
-inline uint16_t half_of_float(float value) {
-  const uint32_t bits = bits_of_float(value);
-  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return sign | 0x7e00u;
-  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // 65520 and above round to infinity
-  if (magnitude < 0x38800000u) {
-    // Subnormal: adding 0.5 leaves the fraction's bits, rounded, at the bottom of the sum.
-    const float sum = float_of_bits(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign | (bits_of_float(sum) - 0x3f000000u));
-  }
-  const uint32_t odd = (magnitude >> 13) & 1;
-  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
-}
-
-inline uint16_t bfloat16_of_float(float value) {
-  const uint32_t bits = bits_of_float(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
-}
-
-inline const char* row_start(const Rows& rows, int64_t row) {
-  return static_cast<const char*>(rows.data) + row * rows.stride;
-}
-
-inline float float_at(const void* values, int64_t i) {
-  return static_cast<const float*>(values)[i];
-}
-
-inline float half_at(const void* values, int64_t i) {
-  return float_of_half(static_cast<const uint16_t*>(values)[i]);
-}
-
-// Codes are widened as scale * code, rounded, + bias, rounded.
-template <class Code>
-inline void widen_bytes(const Code* codes, int64_t dim, float scale, float bias, float* out) {
-  for (int64_t j = 0; j < dim; ++j) out[j] = scale * static_cast<float>(codes[j]) + bias;
-}
-
-inline int nibble_at(const uint8_t* codes, int64_t j) {
-  return (codes[j / 2] >> (4 * (j % 2))) & 15;
-}
-
-// Exactly this row in float32: a pointer into the rows where they are float32, or `scratch`.
-inline const float* widen_row(const Rows& rows, int64_t row, float* scratch) {
-  const char* start = row_start(rows, row);
-  const auto* bytes = reinterpret_cast<const uint8_t*>(start);
-  const auto* halves = reinterpret_cast<const uint16_t*>(start);
-  switch (rows.storage) {
-    case Storage::float32:
-      return reinterpret_cast<const float*>(start);
-    case Storage::float16:
-      for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = float_of_half(halves[j]);
-      return scratch;
-    case Storage::bfloat16:
-      for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = float_of_bfloat16(halves[j]);
-      return scratch;
-    case Storage::int8_affine:
-      widen_bytes(bytes, rows.dim, float_at(rows.scale, row), float_at(rows.bias, row), scratch);
-      return scratch;
-    case Storage::int8_symmetric: {
-      const float scale = float_at(rows.scale, row);
-      const auto* codes = reinterpret_cast<const int8_t*>(start);
-      for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = scale * static_cast<float>(codes[j]);
-      return scratch;
-    }
-    case Storage::int4_affine: {
-      const float scale = half_at(rows.scale, row), bias = half_at(rows.bias, row);
-      for (int64_t j = 0; j < rows.dim; ++j)
-        scratch[j] = scale * static_cast<float>(nibble_at(bytes, j)) + bias;
-      return scratch;
-    }
-    case Storage::int4_symmetric: {
-      const float scale = half_at(rows.scale, row);
-      for (int64_t j = 0; j < rows.dim; ++j)
-        scratch[j] = scale * static_cast<float>((nibble_at(bytes, j) ^ 8) - 8);
-      return scratch;
-    }
-  }
-  return scratch;
-}
-
-}  // namespace
 }  // namespace llmrec

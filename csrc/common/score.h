@@ -8,20 +8,40 @@
 #include <cmath>
 #include <cstdint>
 
+#include "common/vectors.h"
+
 namespace llmrec {
 namespace {
 
-inline double lane_dot(const float* a, const float* b, int64_t dim) {
-  double lanes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-  int64_t j = 0;
-  for (; j + 8 <= dim; j += 8)
-    for (int lane = 0; lane < 8; ++lane)
-      lanes[lane] += static_cast<double>(a[j + lane]) * static_cast<double>(b[j + lane]);
-  for (int lane = 0; j < dim; ++j, ++lane)
-    lanes[lane] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+inline double sum_of_lanes(const Doubles& sums) {
+  double lanes[8];
+  store(sums, lanes);
   for (int width = 4; width > 0; width /= 2)
     for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   return lanes[0];
+}
+
+inline Doubles eight(const double* from) {
+  Doubles result;
+  load(from, result);
+  return result;
+}
+
+inline Doubles eight(const float* from) {
+  HalfFloats narrow;
+  load(from, narrow);
+  return widened(narrow);
+}
+
+// Of float32 numbers, which may be held as float64.
+template <class Left>
+inline double lane_dot(const Left* a, const float* b, int64_t dim) {
+  Doubles sums = {};
+  int64_t j = 0;
+  for (; j + 8 <= dim; j += 8) sums += eight(a + j) * eight(b + j);
+  for (int lane = 0; j < dim; ++j, ++lane)
+    sums[lane] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  return sum_of_lanes(sums);
 }
 
 // Finite exactly where every element is: a float64 sum of float32 squares cannot overflow.

@@ -12,7 +12,17 @@
 namespace llmrec {
 namespace {
 
-const Table<TopkKernel> table("cosine_topk", {{Level::scalar, cosine_topk_scalar}});
+const Table<TopkKernel> table("cosine_topk",
+                              {
+#if defined(__x86_64__)
+                                  {Level::amx, cosine_topk_amx},
+                                  {Level::avx512, cosine_topk_avx512},
+                                  {Level::avx2,
+                                   has_avx_vnni() ? cosine_topk_avx2_vnni : cosine_topk_avx2},
+#elif defined(__aarch64__)
+                                  {Level::neon, cosine_topk_neon},
+#endif
+                                  {Level::scalar, cosine_topk_scalar}});
 
 // Lists for each query, checked, and sorted so that membership is a binary search.
 struct HeldLists {
@@ -31,10 +41,39 @@ HeldLists hold_lists(const char* name, const Tensor& ids, const Tensor& offsets,
   const auto* bounds = held.offsets.const_data_ptr<int64_t>();
   check_offsets(sentence(name, " offsets").c_str(), bounds, queries, flat.numel());
   held.ids.assign(values, values + flat.numel());
-  for (int64_t q = 0; q < queries; ++q)
-    std::sort(held.ids.begin() + bounds[q], held.ids.begin() + bounds[q + 1]);
+  torch_threads().run(queries, [&](TaskQueue& queue) {
+    for (int64_t q; queue.take(q);) {
+      const auto first = held.ids.begin() + bounds[q], last = held.ids.begin() + bounds[q + 1];
+      if (!std::is_sorted(first, last)) std::sort(first, last);
+    }
+  });
   held.ids.push_back(0);  // so that data() is not null for empty lists
   held.lists = {held.ids.data(), bounds};
+  return held;
+}
+
+struct HeldSketch {
+  MaybeTensor codes, unit_scale, residual;
+  Sketch sketch;
+};
+
+HeldSketch hold_sketch(const MaybeTensor& codes, const MaybeTensor& unit_scale,
+                       const MaybeTensor& residual, const HeldRows& items) {
+  HeldSketch held;
+  if (!codes) return held;
+  const Rows& rows = items.rows;
+  check_value(unit_scale && residual && items.inverse_norms,
+              "codes needs unit_scale, residual and inverse_norms");
+  held.codes = checked("codes", *codes, ScalarType::Char, 4);
+  const int64_t blocks = (rows.count + 15) / 16, groups = (rows.dim + 3) / 4;
+  check_value(codes->size(0) == blocks && codes->size(1) == groups && codes->size(2) == 16 &&
+                  codes->size(3) == 4,
+              "codes has shape [", codes->size(0), ", ", codes->size(1), ", ", codes->size(2), ", ",
+              codes->size(3), "]; expected [", blocks, ", ", groups, ", 16, 4]");
+  held.unit_scale = checked_vector("unit_scale", unit_scale, ScalarType::Float, rows.count);
+  held.residual = checked_vector("residual", residual, ScalarType::Float, rows.count);
+  held.sketch = {pointer<int8_t>(held.codes), pointer<float>(held.unit_scale),
+                 pointer<float>(held.residual)};
   return held;
 }
 
@@ -60,14 +99,16 @@ std::vector<uint8_t> fold(int64_t count, const uint8_t* mask, const Tensor* allo
 
 std::tuple<Tensor, Tensor> cosine_topk_cpu(
     const Tensor& queries, const Tensor& data, const MaybeTensor& scale, const MaybeTensor& bias,
-    const MaybeTensor& inverse_norms, int64_t bits, int64_t k, int64_t metric,
+    const MaybeTensor& inverse_norms, const MaybeTensor& codes, const MaybeTensor& unit_scale,
+    const MaybeTensor& residual, int64_t bits, int64_t k, int64_t metric,
     const MaybeTensor& item_bias, const MaybeTensor& item_scale, const MaybeTensor& exclude_ids,
     const MaybeTensor& exclude_offsets, const MaybeTensor& allow_mask, const MaybeTensor& allow_ids,
-    const MaybeTensor& allow_offsets, bool /*exact*/) {
+    const MaybeTensor& allow_offsets, bool exact) {
   check_value(k >= 1, "k is ", k, "; expected at least 1");
   const Tensor vectors = checked("queries", queries, ScalarType::Float, 2);
   const HeldRows items = hold_rows(data, scale, bias, inverse_norms, bits, vectors.size(1));
   const int64_t count = vectors.size(0), width = items.rows.count;
+  const HeldSketch sketch = hold_sketch(codes, unit_scale, residual, items);
   const MaybeTensor biases = checked_vector("item_bias", item_bias, ScalarType::Float, width);
   const MaybeTensor scales = checked_vector("item_scale", item_scale, ScalarType::Float, width);
   check_finite("item_bias", pointer<float>(biases), width);
@@ -77,6 +118,8 @@ std::tuple<Tensor, Tensor> cosine_topk_cpu(
   args.queries = vectors.const_data_ptr<float>();
   args.count = count;
   args.items = items.rows;
+  args.sketch = sketch.sketch;
+  args.exact = exact;
   args.k = k;
   args.cosine = metric == 0;
   args.item_bias = pointer<float>(biases);

@@ -22,21 +22,33 @@ struct TopkFilters {
   IdLists allow;
 };
 
+// How the search goes about it. No result depends on it; tests press on it.
+struct TopkTuning {
+  int64_t capacity = 0;       // candidates that a query may hold in a lane; 0 chooses
+  int64_t chunk_bytes = 0;    // codes of the items that are scanned at a time; 0 chooses
+  int64_t round_queries = 0;  // queries searched at a time; 0 chooses
+  double caution = 0.35;      // share of the error bound that a first cut allows for
+};
+
 struct TopkArguments {
   const float* queries = nullptr;  // [B, dim], contiguous
   int64_t count = 0;               // B
   Rows items;                      // [N, dim]
+  Sketch sketch;                   // of the items, or null: sketched on the way
   int64_t k = 0;
   bool cosine = true;
+  bool exact = true;
   const float* item_bias = nullptr;   // [N] or null
   const float* item_scale = nullptr;  // [N] or null
   TopkFilters filters;
   float* scores = nullptr;  // [B, k]
   int64_t* ids = nullptr;   // [B, k]
+  TopkTuning tuning;
 };
 
 using TopkKernel = void(const TopkArguments&, const Parallel&);
 
-TopkKernel cosine_topk_scalar;
+TopkKernel cosine_topk_scalar, cosine_topk_avx2, cosine_topk_avx2_vnni, cosine_topk_avx512,
+    cosine_topk_amx, cosine_topk_neon;
 
 }  // namespace llmrec

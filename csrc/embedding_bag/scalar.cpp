@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/score.h"
+#include "common/widen.h"
 #include "embedding_bag/bag.h"
 
 namespace llmrec {

@@ -1,4 +1,4 @@
-// Packing over raw pointers: the inverse norm of each row, checked.
+// Packing over raw pointers: a checked copy of the rows, their inverse norms and their sketch.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,17 @@
 
 namespace llmrec {
 
-// Writes 1 / norm of each row, and 0 for a zero row; notes the first that is not finite.
-using InverseNormsKernel = void(const Rows&, double* inverse_norms, FirstBad& bad, const Parallel&);
+struct PackArguments {
+  Rows rows;
+  int64_t row_bytes = 0;  // of one row, side by side
+  char* data = nullptr;   // [N, row_bytes]
+  double* inverse_norms = nullptr;
+  MutableSketch sketch;
+};
 
-InverseNormsKernel inverse_norms_scalar;
+// Notes the first row that is not finite.
+using PackKernel = void(const PackArguments&, FirstBad&, const Parallel&);
+
+PackKernel pack_scalar, pack_avx2, pack_avx512;
 
 }  // namespace llmrec

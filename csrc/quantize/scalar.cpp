@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/widen.h"
 #include "quantize/quantize.h"
 
 namespace llmrec {

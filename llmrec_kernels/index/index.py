@@ -179,7 +179,7 @@ class ItemIndex:
         if scale is not None:
             columns["item_scale"] = self._numbers("scale", scale, len(changed), 1.0)
         if encoded is not None:
-            self._rows.write_rows(positions, encoded)
+            self._rows.items.replace(positions, encoded)
         self._rows.write(positions, **columns)
         self._rows.biased |= bias is not None
         self._rows.scaled |= scale is not None
@@ -240,8 +240,7 @@ class ItemIndex:
         tensor([[0.0000, 0.5332, 0.9998]])
         """
         wanted = checks.id_array("ids", ids, "[n]").tolist()
-        rows = self._rows.packed(self._lookup(wanted)).rows()
-        return returner(ids)(rows.widen(slice(None)))
+        return returner(ids)(self._rows.items.rows().widen(self._lookup(wanted)))
 
     def search(
         self,

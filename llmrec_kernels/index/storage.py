@@ -1,9 +1,9 @@
-"""The rows of an index: columns of equal length, with room to grow.
+"""The rows of an index: packed vectors, and beside them columns of equal length.
 
-A row is a position `0 .. count - 1` in every column. Appending doubles the room when it runs out,
-and removing fills the holes with the last rows, so that each change moves as many rows as it
-changes (amortised) however many there are. Positions therefore say nothing about age or id.
-`ascending` tells whether they happen to be in the order of the external ids: they are where ids
+A row is a position `0 .. count - 1` in all of them. There is room to grow, appending doubles it
+when it runs out, and removing fills the holes with the last rows, so that each change moves as many
+rows as it changes (amortised) however many there are. Positions therefore say nothing about age or
+id. `ascending` tells whether they happen to be in the order of the external ids: they are where ids
 were added in order and none was removed from the middle.
 """
 
@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.ops import PackedItems, pack, quantize
+from llmrec_kernels.ops.pack.room import capacity, resized
 
 STORAGES = ("float32", "float16", "bfloat16", "int8", "int4")
 _FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_BITS = {"int8": 8, "int4": 4}
-_SMALLEST = 16  # rows that there is always room for
 
 
 class Storage:
-    """Columns `ids`, `data`, `inverse_norms`, `item_bias`, `item_scale`, and for codes two more.
+    """The vectors as `items`, and the columns `ids`, `item_bias` and `item_scale`.
 
     Parameters
     ----------
@@ -30,21 +29,25 @@ class Storage:
     storage : str
         One of `STORAGES`.
     device : torch.device
-        Where the columns are.
+        Where the rows are.
     """
 
     def __init__(self, dim: int, storage: str, device: torch.device) -> None:
         self.dim, self.storage, self.device = dim, storage, device
-        self.count = 0
         self.ascending = True
         # Whether a bias or a scale was ever given: a search reads no column of zeros or ones.
         self.biased = self.scaled = False
-        self.columns = self._columns(
-            torch.empty(0, dtype=torch.int64, device=device),
-            self.encode(torch.empty(0, dim, dtype=torch.float32, device=device)),
-            torch.empty(0, dtype=torch.float32, device=device),
-            torch.empty(0, dtype=torch.float32, device=device),
-        )
+        self.items = self.encode(torch.empty(0, dim, dtype=torch.float32, device=device))
+        self.columns = {
+            "ids": torch.empty(0, dtype=torch.int64, device=device),
+            "item_bias": torch.empty(0, dtype=torch.float32, device=device),
+            "item_scale": torch.empty(0, dtype=torch.float32, device=device),
+        }
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.items)
 
     @property
     def ids(self) -> Tensor:
@@ -73,16 +76,11 @@ class Storage:
             raise ValueError(str(error).replace("weight", "vectors", 1)) from error
 
     def packed(self, index: slice | Tensor) -> PackedItems:
-        """These rows as the operators take them: a view for a slice, a copy for positions."""
-        columns = {name: column[: self.count][index] for name, column in self.columns.items()}
-        return PackedItems(
-            columns["data"],
-            columns.get("code_scale"),
-            columns.get("code_bias"),
-            _BITS.get(self.storage, 0),
-            self.dim,
-            columns["inverse_norms"],
-        )
+        """As the operators take them: all rows, themselves, or copies of those at positions."""
+        if isinstance(index, Tensor):
+            return self.items.take(index)
+        assert index == slice(None)
+        return self.items
 
     def modifiers(self, index: slice | Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The item bias and the item scale of these rows, where there are any."""
@@ -94,63 +92,30 @@ class Storage:
 
     def append(self, ids: Tensor, rows: PackedItems, bias: Tensor, scale: Tensor) -> None:
         """Put rows behind the last, in the order given."""
-        added, start = ids.shape[0], self.count
-        self._make_room(start + added)
-        for name, values in self._columns(ids, rows, bias, scale).items():
-            self.columns[name][start : start + added] = values
-        seam = self.columns["ids"][max(0, start - 1) : start + added]
+        start, count = self.count, self.count + ids.shape[0]
+        self._make_room(count, kept=start)
+        self.write(slice(start, count), ids=ids, item_bias=bias, item_scale=scale)
+        self.items.append(rows)
+        seam = self.ids[max(0, start - 1) :]
         self.ascending &= bool((seam[1:] > seam[:-1]).all())
-        self.count += added
 
-    def write(self, positions: Tensor, **columns: Tensor) -> None:
+    def write(self, index: slice | Tensor, **columns: Tensor) -> None:
         """Overwrite columns at these positions."""
-        for name, values in columns.items():
-            self.columns[name][positions] = values
-
-    def write_rows(self, positions: Tensor, rows: PackedItems) -> None:
-        """Overwrite the vectors at these positions."""
-        self.write(positions, **self._vector_columns(rows))
+        with torch.inference_mode():  # in which any tensor may be written
+            for name, values in columns.items():
+                self.columns[name][index] = values
 
     def drop(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Remove rows; the last ones move into the holes: (ids moved, their new positions)."""
-        left = self.count - positions.shape[0]
-        tail = torch.arange(left, self.count, device=self.device)
-        moving = tail[~torch.isin(tail, positions)]
-        holes = positions[positions < left]
-        for column in self.columns.values():
-            column[holes] = column[moving]
-        moved = self.columns["ids"][holes].clone()
-        self.count = left
-        self.ascending = left < 2 or (self.ascending and holes.shape[0] == 0)
-        self._make_room(left)
-        return moved, holes
+        moving, holes = self.items.remove(positions)
+        self.write(holes, **{name: column[moving] for name, column in self.columns.items()})
+        self.ascending = self.count < 2 or (self.ascending and holes.shape[0] == 0)
+        self._make_room(self.count, kept=self.count)
+        return self.ids[holes].clone(), holes
 
-    def _make_room(self, count: int) -> None:
-        """Double the columns until `count` rows fit; halve them where three quarters are empty."""
-        room = capacity = self.columns["ids"].shape[0]
-        while room < count:
-            room = max(_SMALLEST, 2 * room)
-        while room > _SMALLEST and room >= 4 * count:
-            room //= 2
-        if room == capacity:
-            return
-        kept = min(self.count, count)
-        for name, column in self.columns.items():
-            resized = column.new_empty(room, *column.shape[1:])
-            resized[:kept] = column[:kept]
-            self.columns[name] = resized
-
-    @staticmethod
-    def _vector_columns(rows: PackedItems) -> dict[str, Tensor]:
-        columns = {"data": rows.data, "inverse_norms": rows.inverse_norms}
-        if rows.scale is not None:
-            columns["code_scale"] = rows.scale
-        if rows.bias is not None:
-            columns["code_bias"] = rows.bias
-        return columns
-
-    @classmethod
-    def _columns(
-        cls, ids: Tensor, rows: PackedItems, bias: Tensor, scale: Tensor
-    ) -> dict[str, Tensor]:
-        return {"ids": ids, "item_bias": bias, "item_scale": scale} | cls._vector_columns(rows)
+    def _make_room(self, count: int, kept: int) -> None:
+        """Let the columns grow or shrink to where `count` rows fit well, with the first `kept`."""
+        held = self.columns["ids"].shape[0]
+        room = capacity(held, count)
+        if room != held:
+            self.columns = {n: resized(c, room, kept) for n, c in self.columns.items()}

@@ -16,6 +16,30 @@ from llmrec_kernels.cost import nbytes
 from llmrec_kernels.ops import checks
 
 
+class Sketch(NamedTuple):
+    """N rows rounded to int8, for a scan that leaves out what cannot win.
+
+    A row x is about `step` times its codes, where `step` is the largest of its elements over the
+    largest code. For any query q, |q . x - step (q . codes)| <= |q| residual |x|
+    (Cauchy-Schwarz).
+
+    Parameters
+    ----------
+    codes : Tensor, [ceil(N / 16), ceil(dim / 4), 16, 4] int8
+        Element j of row i is at `[i // 16, j // 4, i % 16, j % 4]`: what the integer dot products
+        of a processor take at once lies side by side. Zeros where there is no such row or element.
+    unit_scale : Tensor, [N] float32
+        step / |x|; 0 where the codes are.
+    residual : Tensor, [N] float32
+        |x - step codes| / |x|, rounded up; 0 for a zero row, and 1 for a row whose elements are
+        too small or too large to be rounded to codes: nothing is known of it but its norm.
+    """
+
+    codes: Tensor
+    unit_scale: Tensor
+    residual: Tensor
+
+
 class Rows(NamedTuple):
     """N rows of `dim` elements each.
 
@@ -34,6 +58,8 @@ class Rows(NamedTuple):
         Elements in a row.
     inverse_norms : Tensor, [N] float64, or None
         1 / norm of each row and 0 for a zero row, where that was computed before.
+    sketch : Sketch or None
+        The rows in int8, where they were rounded before.
     """
 
     data: Tensor
@@ -42,6 +68,7 @@ class Rows(NamedTuple):
     bits: int
     dim: int
     inverse_norms: Tensor | None = None
+    sketch: Sketch | None = None
 
     def widen(self, index: slice | Tensor) -> Tensor:
         """Exactly these rows in float32, [n, dim]: scale × code, rounded, + bias, rounded."""
@@ -63,7 +90,8 @@ class Rows(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is held."""
-        return nbytes(self.data, self.scale, self.bias, self.inverse_norms)
+        sketch = () if self.sketch is None else self.sketch
+        return nbytes(self.data, self.scale, self.bias, self.inverse_norms, *sketch)
 
 
 class RowStore(ABC):

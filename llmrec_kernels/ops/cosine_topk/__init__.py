@@ -119,6 +119,7 @@ def cosine_topk(
     allow_ids, allow_offsets = _ids_or_lists(
         "allow", allow if mask is None else None, count, device
     )
+    codes, unit_scale, residual = (None, None, None) if rows.sketch is None else rows.sketch
     op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
     scores, ids = op(
         vectors.float(),
@@ -126,6 +127,9 @@ def cosine_topk(
         rows.scale,
         rows.bias,
         rows.inverse_norms,
+        codes,
+        unit_scale,
+        residual,
         rows.bits,
         best,
         kind,

@@ -43,6 +43,9 @@ def cosine_topk(
     scale: Tensor | None,
     bias: Tensor | None,
     inverse_norms: Tensor | None,
+    codes: Tensor | None,
+    unit_scale: Tensor | None,
+    residual: Tensor | None,
     bits: int,
     k: int,
     metric: int,
@@ -57,7 +60,8 @@ def cosine_topk(
 ) -> tuple[Tensor, Tensor]:
     """Scores [B, k] and ids [B, k]; see `llmrec_kernels.cosine_topk`.
 
-    There is no faster inexact scan in plain torch: `exact` makes no difference.
+    Plain torch has no fast product of int8: the sketch (`codes`, `unit_scale`, `residual`) is not
+    read, there is no faster inexact scan, and `exact` makes no difference.
     """
     rows = Rows(data, scale, bias, bits, queries.shape[1], inverse_norms)
     contents.finite("item_bias", item_bias)

@@ -14,7 +14,8 @@ from llmrec_kernels.ops.define import define
 OP = "cosine_topk"
 
 SCHEMA = (
-    "(Tensor queries, Tensor data, Tensor? scale, Tensor? bias, Tensor? inverse_norms, int bits, "
+    "(Tensor queries, Tensor data, Tensor? scale, Tensor? bias, Tensor? inverse_norms, "
+    "Tensor? codes, Tensor? unit_scale, Tensor? residual, int bits, "
     "SymInt k, int metric, Tensor? item_bias, Tensor? item_scale, "
     "Tensor? exclude_ids, Tensor? exclude_offsets, "
     "Tensor? allow_mask, Tensor? allow_ids, Tensor? allow_offsets, bool exact)"
@@ -28,6 +29,9 @@ def _fake(
     scale: Any,
     bias: Any,
     inverse_norms: Any,
+    codes: Any,
+    unit_scale: Any,
+    residual: Any,
     bits: int,
     k: int,
     *rest: Any,
@@ -36,23 +40,12 @@ def _fake(
     return scores, queries.new_empty(queries.shape[0], k, dtype=torch.int64)
 
 
-def _cost(
-    queries: Tensor,
-    data: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    inverse_norms: Tensor | None,
-    bits: int,
-    k: int,
-    metric: int,
-    *filters: Any,
-    out: Any,
-) -> Cost:
+def _cost(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
     count, dim = queries.shape
-    tensors = [value for value in filters if isinstance(value, Tensor)]
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
     return Cost(
         flops=2 * count * data.shape[0] * dim,
-        bytes_read=nbytes(queries, data, scale, bias, inverse_norms, *tensors),
+        bytes_read=nbytes(queries, data, *tensors),
         bytes_written=nbytes_of(out),
     )
 

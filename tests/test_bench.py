@@ -1,0 +1,125 @@
+"""The comparison that ratios are quoted from runs, and finds what the peers are known to find."""
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmrec_kernels import _library
+
+ROOT = Path(__file__).parent.parent
+EXACT = {"llmrec", "llmrec-reference", "faiss-flat", "torch-float32", "usearch-exact", "numpy"}
+APPROXIMATE = {"llmrec-fast", "torch-bfloat16", "usearch-int8", "hnswlib"}
+
+
+def compare(*arguments):
+    return subprocess.run(
+        [sys.executable, "bench/compare.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "report.json"
+    result = compare("tiny", "--seconds", 0, "--json", path)
+    assert result.returncode == 0, result.stderr
+    return json.loads(path.read_text()), result.stdout
+
+
+def test_every_peer_takes_part_or_is_left_out_by_name(run):
+    report, printed = run
+    (cell,) = report["cells"]
+    assert set(cell["peers"]) | set(cell["left_out"]) == EXACT | APPROXIMATE
+    for name, why in cell["left_out"].items():
+        assert "not installed" in why
+        assert f"not {name}: {why}" in printed
+
+
+def test_exact_peers_find_the_same_items(run):
+    report, _ = run
+    for name, row in report["cells"][0]["peers"].items():
+        assert row["exact"] == (name in EXACT)
+        assert row["recall"] == 1 if row["exact"] else 0.5 < row["recall"] <= 1, name
+
+
+def test_a_ratio_is_the_median_over_rounds_of_their_time_to_ours(run):
+    report, _ = run
+    peers = report["cells"][0]["peers"]
+    ours = peers["llmrec"]["turns"]
+    for name, row in peers.items():
+        assert len(row["turns"]) >= 3, name
+        assert row["seconds"]["median"] == pytest.approx(statistics.median(row["turns"].values()))
+        ratios = [seconds / ours[number] for number, seconds in row["turns"].items()]
+        assert row["ratio"]["median"] == pytest.approx(statistics.median(ratios)), name
+        for spread in (row["seconds"], row["ratio"]):
+            assert 0 < spread["low"] <= spread["median"] <= spread["high"], name
+
+
+def test_our_time_is_a_share_of_a_measured_roof(run):
+    report, printed = run
+    roof = report["cells"][0]["roof"]
+    if _library.load_error is not None:
+        assert _library.load_error in roof
+        return
+    # A machine reads more than 100 MB, and multiplies more than 100 M times, in a second.
+    assert roof["bytes_per_second"] > 1e8
+    assert roof["products_per_second"] > 1e8
+    assert 0 < roof["share"] == max(roof["bytes_share"], roof["products_share"]) < 1.5
+    assert "roof: codes at" in printed
+
+
+def test_a_name_that_is_no_cell_or_peer_is_refused_with_the_names():
+    assert "there is no cell 'huge'; there are headline-1," in compare("huge").stderr
+    assert "no peer 'annoy'; there are llmrec," in compare("tiny", "--peers", "annoy").stderr
+
+
+# Multiply-adds of one thread in a cycle, at the very most: units times lanes.
+MOST = {"scalar": 64, "avx2": 48, "avx2_vnni": 96, "avx512": 192, "amx": 1024, "neon": 64}
+HERTZ = 8e9
+
+
+@pytest.fixture
+def roofs(monkeypatch):
+    if _library.load_error is not None:
+        pytest.skip(f"no extension: {_library.load_error}")
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    module = importlib.import_module("roofs")
+    monkeypatch.setattr(module, "REPETITIONS", 1)
+    monkeypatch.setattr(module, "BYTES", 2**26)
+    return module
+
+
+def test_every_roof_is_measured_or_refused_in_a_sentence(roofs):
+    measured = roofs.roofs()
+    for (level, kind), rate in measured.peaks.items():
+        if isinstance(rate, str):
+            assert level in rate or kind in rate
+        else:
+            # A loop that the compiler threw away would be faster than any processor.
+            assert 1e6 < rate < measured.threads * MOST[level] * HERTZ, (level, kind)
+    assert not isinstance(measured.peaks["scalar", "int8"], str)
+    assert 1e8 < measured.read_bandwidth < measured.threads * 128 * HERTZ  # two loads a cycle
+    refused = _library.build_info()["refused_levels"]
+    for level in set(roofs.LEVELS) - {"avx2_vnni"}:
+        assert isinstance(measured.peaks[level, "int8"], str) == (level in refused)
+        assert refused.get(level, "") in str(measured.read[level])
+
+
+def test_the_roofs_check_what_they_are_asked(roofs):
+    for call, why in (
+        (lambda: torch.ops.llmrec.peak_roof(6, 0, 1), "level is 6; expected 0 to 5"),
+        (lambda: torch.ops.llmrec.peak_roof(0, 3, 1), "kind is 3; expected 0 to 2"),
+        (lambda: torch.ops.llmrec.peak_roof(0, 0, 0), "repetitions is 0; expected at least 1"),
+        (lambda: torch.ops.llmrec.read_roof(0, 0, 1), "bytes is 0; expected at least 1"),
+        (lambda: torch.ops.llmrec.read_roof(-1, 1, 1), "level is -1; expected 0 to 5"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            call()
