@@ -1,29 +1,28 @@
-"""Exact top-K against what users call today, which is not exact: torch's matmul and topk."""
+"""Exact top-K and its peers, one after the other; bench/compare.py has the logic, interleaved."""
 
 import pytest
 import torch
-from shapes import TOPK, TopkCell, clustered, queries_near
+from compare import SECONDS, rounds_for
+from peers import PEERS, Size
+from shapes import TOPK
+from threadpoolctl import threadpool_limits
 
-from llmrec_kernels import cosine_topk, pack
-
-
-@pytest.fixture(params=TOPK, ids=lambda cell: cell.name)
-def cell(request, benchmark):
-    found: TopkCell = request.param
-    benchmark.group = f"cosine_topk {found}"
-    items = clustered(found.items, found.dim)
-    return found, queries_near(items, found.queries), items
+# Cells outside, so that their items are made once; a peer is freed before the next is prepared.
+PAIRS = [pytest.param(cell, name, id=f"{cell.name}-{name}") for cell in TOPK for name in PEERS]
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def bench_llmrec(benchmark, cell, backend):
-    shape, queries, items = cell
-    packed = pack(items)
-    benchmark.pedantic(
-        cosine_topk, (queries, packed, shape.k), {"backend": backend}, rounds=5, warmup_rounds=1
-    )
-
-
-def bench_torch_float32(benchmark, cell):
-    shape, queries, items = cell
-    benchmark.pedantic(lambda: torch.topk(queries @ items.T, shape.k), rounds=5, warmup_rounds=1)
+@pytest.mark.parametrize(("cell", "name"), PAIRS)
+def bench_peer(benchmark, cell, name):
+    queries, items = cell.load()
+    size = Size(len(queries), len(items), items.shape[1], cell.k)
+    benchmark.group = f"cosine_topk {cell.name} {size}"
+    peer = PEERS[name]()
+    why = peer.refusal(size)
+    if why is not None:
+        pytest.skip(f"{name}: {why}")
+    peer.prepare(items)
+    with threadpool_limits(torch.get_num_threads()):
+        peer.tune(queries, cell.k)
+        benchmark.extra_info["configuration"] = peer.configuration
+        rounds = rounds_for(peer, queries, cell.k, SECONDS)
+        benchmark.pedantic(peer.search, (queries, cell.k), rounds=rounds, warmup_rounds=1)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from llmrec_kernels.datasets import (
+    DatasetNotFoundError,
+    movielens_100k,
+    movielens_latest_small,
+)
+from llmrec_kernels.encoders import TextEncoder, bundled_encoder_path
 
 
 @dataclass(frozen=True)
@@ -20,13 +32,41 @@ class TopkCell:
     dim: int
     k: int
 
+    def load(self) -> tuple[Tensor, Tensor]:
+        """Queries [B, d] and items [N, d], float32 of unit length."""
+        items = clustered(self.items, self.dim)
+        return queries_near(items, self.queries), items
+
+
+@dataclass(frozen=True)
+class RealCell(TopkCell):
+    """The same over sentence embeddings; how many there are is known when they are loaded."""
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        items = embedded_texts()
+        return profiles(items, self.queries), items
+
 
 TOPK = (
-    TopkCell("one-query", 1, 100_000, 384, 100),
-    TopkCell("few-queries", 32, 100_000, 384, 100),
-    TopkCell("many-queries", 256, 100_000, 384, 100),
-    TopkCell("short-vectors", 256, 100_000, 64, 10),
+    TopkCell("headline-1", 1, 400_000, 384, 100),
+    TopkCell("headline-8", 8, 400_000, 384, 100),
+    TopkCell("headline-32", 32, 400_000, 384, 100),
+    TopkCell("headline-256", 256, 400_000, 384, 100),
+    TopkCell("headline-1024", 1024, 400_000, 384, 100),
+    TopkCell("k-10", 256, 400_000, 384, 10),
+    TopkCell("k-1000", 256, 400_000, 384, 1000),
+    TopkCell("dim-64", 256, 1_000_000, 64, 100),
+    TopkCell("dim-128", 256, 1_000_000, 128, 100),
+    TopkCell("dim-768", 256, 400_000, 768, 100),
+    TopkCell("dim-768-1", 1, 400_000, 768, 100),
+    TopkCell("dim-1024", 256, 400_000, 1024, 100),
+    TopkCell("million-1", 1, 1_000_000, 384, 100),
+    TopkCell("million-256", 256, 1_000_000, 384, 100),
+    TopkCell("batch-4096", 4096, 100_000, 384, 100),
+    RealCell("real-1", 1, 0, 384, 100),
+    RealCell("real-256", 256, 0, 384, 100),
 )
+TINY = TopkCell("tiny", 4, 3_000, 32, 5)  # for the test that the comparison runs
 
 
 @dataclass(frozen=True)
@@ -60,7 +100,10 @@ class CandidateCell:
 CANDIDATES = (CandidateCell("ranking", 256, 500, 100_000, 384),)
 
 
-@lru_cache(maxsize=2)
+_ROWS = 65_536  # made at a time: a million long vectors and their noise would not fit in memory
+
+
+@lru_cache(maxsize=1)
 def clustered(items: int, dim: int) -> Tensor:
     """Unit vectors in 4,000 clusters, which behave like sentence embeddings where Gaussian ones
     flatter or punish a filter: a random centre plus 1.2 times noise, normalised.
@@ -68,7 +111,12 @@ def clustered(items: int, dim: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(4_000, dim, generator=generator)
     which = torch.randint(4_000, (items,), generator=generator)
-    return F.normalize(centres[which] + 1.2 * torch.randn(items, dim, generator=generator))
+    vectors = torch.empty(items, dim)
+    for rows, centre in zip(vectors.split(_ROWS), which.split(_ROWS), strict=True):
+        torch.randn(rows.shape, generator=generator, out=rows)
+        rows.mul_(1.2).add_(centres[centre])
+        F.normalize(rows, out=rows)
+    return vectors
 
 
 def queries_near(items: Tensor, count: int) -> Tensor:
@@ -77,3 +125,33 @@ def queries_near(items: Tensor, count: int) -> Tensor:
     which = torch.randint(items.shape[0], (count,), generator=generator)
     noise = torch.randn(count, items.shape[1], generator=generator)
     return F.normalize(items[which] + 0.03 * noise)
+
+
+def profiles(items: Tensor, count: int, length: int = 8) -> Tensor:
+    """Unit queries as users of few ratings are: the mean of some items, normalised."""
+    generator = torch.Generator().manual_seed(3)
+    which = torch.randint(items.shape[0], (count, length), generator=generator)
+    return F.normalize(items[which].mean(dim=1))
+
+
+@lru_cache(maxsize=1)
+def embedded_texts() -> Tensor:
+    """All distinct texts of the data sets at hand as unit vectors of MiniLM, [N, 384].
+
+    The vectors are kept in a folder for temporary files, so that a second run need not encode.
+    """
+    cache = Path(tempfile.gettempdir()) / "llmrec-bench"
+    return TextEncoder(bundled_encoder_path(), cache_dir=cache).encode(list(texts()))
+
+
+def texts() -> dict[str, None]:
+    """The distinct texts, in order: films with and without plots, and products."""
+    found: dict[str, None] = {}
+    for load in (movielens_100k, partial(movielens_100k, plots=True), movielens_latest_small):
+        with suppress(DatasetNotFoundError):
+            found |= dict.fromkeys(load(download=False).items["text"])
+    products = Path(os.environ.get("LLMREC_DATA", ".")) / "online-retail" / "online_retail.csv.gz"
+    if products.exists():
+        names = pd.read_csv(products, usecols=["Description"], dtype=str)["Description"]
+        found |= dict.fromkeys(names.dropna().str.strip())
+    return found

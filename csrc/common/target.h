@@ -22,4 +22,4 @@
 #define LLMREC_TARGET_AVX2_VNNI LLMREC_TARGET_AVX2 ",avxvnni"
 #define LLMREC_TARGET_AVX512 LLMREC_TARGET_AVX2 ",avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 #define LLMREC_TARGET_AMX LLMREC_TARGET_AVX512 ",amx-tile,amx-int8"
-#define LLMREC_TARGET_NEON "+dotprod"
+#define LLMREC_TARGET_NEON "arch=armv8.2-a+dotprod"

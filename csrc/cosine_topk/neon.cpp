@@ -78,9 +78,14 @@ struct Neon : Portable {
         third[q] = vdotq_s32(third[q], c, four(q)), fourth[q] = vdotq_s32(fourth[q], d, four(q))),
        ...);
     }
-    ((vst1q_s32(values + q * kStrip, first[q]), vst1q_s32(values + q * kStrip + 4, second[q]),
-      vst1q_s32(values + q * kStrip + 8, third[q]), vst1q_s32(values + q * kStrip + 12, fourth[q])),
-     ...);
+    (store(values + q * kStrip, first[q], second[q], third[q], fourth[q]), ...);
+  }
+
+  static void store(int32_t* to, int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) {
+    vst1q_s32(to, a);
+    vst1q_s32(to + 4, b);
+    vst1q_s32(to + 8, c);
+    vst1q_s32(to + 12, d);
   }
 };
 

@@ -1,6 +1,8 @@
 // Packing in AVX-512.
 #if defined(__x86_64__)
 
+#include <emmintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

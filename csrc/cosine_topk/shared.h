@@ -1,0 +1,300 @@
+// A batch of queries that is being searched: the candidates of every lane, the cuts that lanes tell
+// each other, and the decision at the end.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "common/check.h"
+#include "common/score.h"
+#include "common/workspace.h"
+#include "cosine_topk/batch.h"
+#include "cosine_topk/candidates.h"
+#include "cosine_topk/chunk.h"
+#include "cosine_topk/permission.h"
+#include "cosine_topk/plan.h"
+#include "cosine_topk/topk.h"
+
+namespace llmrec {
+namespace {
+
+constexpr int kLogged = 512;  // (query, strip) pairs that wait for a closer look
+
+// A strip with items that may be candidates of a query.
+struct Passed {
+  alignas(64) int32_t values[kStrip];
+  int32_t query, slot;
+  uint32_t items;
+};
+
+// What a thread needs to score items.
+struct Scratch {
+  explicit Scratch(int64_t dim) : query(static_cast<size_t>(dim)), row(static_cast<size_t>(dim)) {}
+
+  std::vector<double> query;  // in float64
+  std::vector<float> row;
+  std::vector<float> lows;
+  std::vector<int32_t> which;
+  std::vector<Scored> found;
+};
+
+// A batch of queries that is being searched: what all of its workers share.
+template <class Isa>
+class Search {
+ public:
+  // `caution` is the share of the error bound that lows allow for; with 1 they are certain.
+  Search(const TopkArguments& args, const Plan& plan, const Batch<Isa>& batch, double caution,
+         Workspace& space)
+      : args_(args), plan_(plan), batch_(batch), caution_(caution), permission_(args) {
+    cuts_ = space.take<std::atomic<float>>(batch.count);
+    for (int64_t q = 0; q < batch.count; ++q) new (&cuts_[q]) std::atomic<float>(-kInfinity);
+    candidates_.resize(static_cast<size_t>(plan.lanes * batch.count));
+    const int64_t room = plan.capacity + kStrip + kWide;
+    for (Candidates& each : candidates_) {
+      each.low = space.take<float>(room);
+      each.high = space.take<float>(room);
+      each.id = space.take<uint32_t>(room);
+    }
+  }
+
+  static size_t bytes(const Plan& plan, int64_t count) {
+    return Workspace::bytes<std::atomic<float>>(count) +
+           static_cast<size_t>(plan.lanes * count) * Plan::candidate_bytes(plan.capacity);
+  }
+
+  // The whole scan. Its candidates are for finish().
+  void run(const Parallel& parallel, FirstBad& bad) {
+    if (plan_.stretches > 0) {
+      in_lanes(parallel, plan_.stretches, [&](auto& scan, TaskQueue& queue, Chunk<Isa>& chunk) {
+        scan.sample(queue, chunk, bad);
+      });
+      parallel.run(batch_.tiles, [&](TaskQueue& queue) {
+        std::vector<float> lows;
+        for (int64_t tile; queue.take(tile);)
+          for (int q = 0; q < batch_.queries_of(tile); ++q) begin(tile * Isa::kTile + q, lows);
+      });
+    }
+    in_lanes(parallel, plan_.chunks,
+             [&](auto& scan, TaskQueue& queue, Chunk<Isa>& chunk) { scan.run(queue, chunk, bad); });
+  }
+
+  // Writes the result of a query; whether it is certified.
+  bool finish(int64_t query, Scratch& scratch) {
+    std::vector<Scored>& found = scratch.found;
+    found.clear();
+    const float cut = cuts_[query].load(std::memory_order_relaxed);
+    int64_t waiting = 0;
+    for (int64_t lane = 0; lane < plan_.lanes; ++lane) {
+      Candidates& part = candidates_[lane * batch_.count + query];
+      raise(part, cut);
+      waiting += part.count;
+      found.insert(found.end(), part.settled.begin(), part.settled.end());
+    }
+    if (waiting > 0) decide(query, waiting, scratch);
+    std::sort(found.begin(), found.end());
+    const auto count = std::min<int64_t>(plan_.kept, static_cast<int64_t>(found.size()));
+    const bool full = count == plan_.kept;
+    write(batch_.rows[query], found, count);
+    return !args_.exact || cut == -kInfinity || (full && found[count - 1].score >= cut);
+  }
+
+ private:
+  template <bool kBias>
+  class Scan;
+
+  // Runs a part of the search in every team's lanes, over a queue of tasks for each team. A worker
+  // that finds its own team done helps the others, while they have lanes left.
+  template <class Part>
+  void in_lanes(const Parallel& parallel, int64_t tasks, const Part& part) {
+    std::vector<std::unique_ptr<TaskQueue>> queues;
+    for (int64_t team = 0; team < plan_.teams; ++team)
+      queues.push_back(std::make_unique<TaskQueue>(tasks));
+    std::vector<std::atomic<int64_t>> joined(queues.size());
+    std::atomic<int64_t> workers{0};
+    parallel.run(std::min(parallel.threads, plan_.teams * plan_.lanes), [&](TaskQueue&) {
+      Workspace space(Chunk<Isa>::bytes(args_, plan_.strips) + Workspace::bytes<Passed>(kLogged));
+      Chunk<Isa> chunk(args_, plan_.strips, space);
+      auto* log = space.take<Passed>(kLogged);
+      const int64_t first = workers.fetch_add(1);
+      for (int64_t step = 0; step < plan_.teams; ++step) {
+        const int64_t team = (first + step) % plan_.teams;
+        const int64_t lane = joined[team].fetch_add(1);
+        if (lane >= plan_.lanes) continue;
+        if (args_.item_bias != nullptr) {
+          Scan<true> scan(*this, team, lane, log);
+          part(scan, *queues[team], chunk);
+        } else {
+          Scan<false> scan(*this, team, lane, log);
+          part(scan, *queues[team], chunk);
+        }
+      }
+    });
+  }
+
+  // A first cut from what the lanes sampled: each number is reached by an item of its own, of
+  // which the query's exclude list may rule out as many as it has.
+  void begin(int64_t query, std::vector<float>& lows) {
+    int64_t count = 0;
+    for (int64_t lane = 0; lane < plan_.lanes; ++lane) count += candidates(lane, query).count;
+    lows.resize(static_cast<size_t>(count + kWide));
+    count = 0;
+    for (int64_t lane = 0; lane < plan_.lanes; ++lane) {
+      Candidates& part = candidates(lane, query);
+      std::copy_n(part.low, part.count, lows.begin() + count);
+      count += part.count;
+      part.reset();
+    }
+    const IdLists& excluded = args_.filters.exclude;
+    const int64_t row = batch_.rows[query];
+    const int64_t ruled_out =
+        excluded.ids == nullptr ? 0 : excluded.offsets[row + 1] - excluded.offsets[row];
+    const float floor = floor_of_best(lows.data(), count, plan_.kept + ruled_out);
+    if (floor > -kInfinity) publish(query, floor - std::abs(floor) * 0x1p-20f);
+  }
+
+  Candidates& candidates(int64_t lane, int64_t query) {
+    return candidates_[lane * batch_.count + query];
+  }
+
+  // Tells the other lanes of a cut.
+  void publish(int64_t query, float cut) {
+    float known = cuts_[query].load(std::memory_order_relaxed);
+    while (known < cut &&
+           !cuts_[query].compare_exchange_weak(known, cut, std::memory_order_relaxed)) {
+    }
+  }
+
+  // The reference score: the definition of the result.
+  float score(int64_t query, int64_t item, Scratch& scratch) const {
+    const Rows& rows = args_.items;
+    const float* row = widen_row(rows, item, scratch.row.data());
+    double value = lane_dot(scratch.query.data(), row, rows.dim);
+    if (args_.cosine) {
+      const double inverse =
+          rows.inverse_norms ? rows.inverse_norms[item] : inverse_of(norm_of(row, rows.dim));
+      value = value * batch_.inverse[query] * inverse;
+    }
+    if (args_.item_scale) value = value * static_cast<double>(args_.item_scale[item]);
+    value = value + (args_.item_bias ? static_cast<double>(args_.item_bias[item]) : 0.0);
+    return static_cast<float>(value);
+  }
+
+  void fetch(int64_t item) const {
+    const char* row = static_cast<const char*>(args_.items.data) + item * args_.items.stride;
+    const int64_t bytes = std::min<int64_t>(args_.items.stride, 4096);
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    if (args_.items.inverse_norms != nullptr) __builtin_prefetch(args_.items.inverse_norms + item);
+  }
+
+  // Scores candidates, and adds them to `found`; in a fast search their estimate is their score.
+  void rescore(int64_t query, const Candidates& from, Scratch& scratch,
+               std::vector<Scored>& found) const {
+    constexpr int64_t kAhead = 8;  // rows on their way from memory
+    const std::vector<int32_t>& which = scratch.which;
+    const auto count = static_cast<int64_t>(which.size());
+    if (!args_.exact) {
+      for (int64_t i = 0; i < count; ++i) found.emplace_back(from.low[which[i]], from.id[which[i]]);
+      return;
+    }
+    for (int64_t i = 0; i < std::min(count, kAhead); ++i) fetch(from.id[which[i]]);
+    for (int64_t i = 0; i < count; ++i) {
+      if (i + kAhead < count) fetch(from.id[which[i + kAhead]]);
+      const uint32_t item = from.id[which[i]];
+      found.emplace_back(score(query, item, scratch), item);
+    }
+  }
+
+  // Scores the candidates of all lanes: the likely best first, then whatever can still reach them.
+  void decide(int64_t query, int64_t waiting, Scratch& scratch) {
+    std::vector<float>& lows = scratch.lows;
+    std::vector<int32_t>& which = scratch.which;
+    std::vector<Scored>& found = scratch.found;
+    std::copy_n(args_.queries + batch_.rows[query] * args_.items.dim, args_.items.dim,
+                scratch.query.begin());
+    lows.resize(static_cast<size_t>(waiting + kWide));
+    int64_t count = 0;
+    for (int64_t lane = 0; lane < plan_.lanes; ++lane) {
+      const Candidates& part = candidates(lane, query);
+      std::copy_n(part.low, part.count, lows.begin() + count);
+      count += part.count;
+    }
+    const float likely = floor_of_best(lows.data(), count, plan_.kept);
+    float reach = -kInfinity;
+    for (const bool first : {true, false}) {
+      for (int64_t lane = 0; lane < plan_.lanes; ++lane) {
+        const Candidates& part = candidates(lane, query);
+        which.clear();
+        for (int32_t i = 0; i < part.count; ++i)
+          if ((part.low[i] >= likely) == first && (first || !(part.high[i] < reach)))
+            which.push_back(i);
+        rescore(query, part, scratch, found);
+      }
+      if (static_cast<int64_t>(found.size()) >= plan_.kept) {
+        std::nth_element(found.begin(), found.begin() + plan_.kept - 1, found.end());
+        reach = found[plan_.kept - 1].score;
+      }
+    }
+  }
+
+  // Scores all candidates of a lane and keeps the k best of them, to make room.
+  void settle(int64_t query, Candidates& part) {
+    Scratch scratch(args_.items.dim);
+    std::copy_n(args_.queries + batch_.rows[query] * args_.items.dim, args_.items.dim,
+                scratch.query.begin());
+    scratch.which.resize(static_cast<size_t>(part.count));
+    std::iota(scratch.which.begin(), scratch.which.end(), 0);
+    rescore(query, part, scratch, part.settled);
+    part.count = 0;
+    std::sort(part.settled.begin(), part.settled.end());
+    if (static_cast<int64_t>(part.settled.size()) < plan_.kept) return;
+    part.settled.erase(part.settled.begin() + plan_.kept, part.settled.end());
+    const float worst = part.settled.back().score;
+    publish(query, worst);
+    // Whatever comes later in this lane has a larger id: an equal score loses.
+    part.cut = std::max(part.cut, std::nextafter(worst, kInfinity));
+  }
+
+  // Drops what lies below a new cut.
+  static void raise(Candidates& part, float cut) {
+    part.cut = std::max(part.cut, cut);
+    part.count = Isa::keep(part.low, part.high, part.id, part.count, part.cut);
+  }
+
+  // Raises the cut of a query in a lane, and makes room for another strip.
+  void make_room(int64_t query, Candidates& part) {
+    const float floor = floor_of_best(part.low, part.count, plan_.kept);
+    if (floor > -kInfinity) publish(query, floor);
+    raise(part, std::max(floor, cuts_[query].load(std::memory_order_relaxed)));
+    if (part.count > plan_.capacity - kStrip / 2) settle(query, part);
+    const int64_t more = std::max<int64_t>(plan_.kept / 2, kStrip / 2);
+    part.next =
+        static_cast<int32_t>(std::min(plan_.capacity, std::max(part.count + more, 2 * plan_.kept)));
+  }
+
+  void write(int64_t row, const std::vector<Scored>& found, int64_t count) const {
+    float* scores = args_.scores + row * args_.k;
+    int64_t* ids = args_.ids + row * args_.k;
+    for (int64_t place = 0; place < count; ++place) {
+      scores[place] = found[place].score;
+      ids[place] = found[place].id;
+    }
+    std::fill(scores + count, scores + args_.k, -kInfinity);
+    std::fill(ids + count, ids + args_.k, int64_t{-1});
+  }
+
+  const TopkArguments& args_;
+  const Plan& plan_;
+  const Batch<Isa>& batch_;
+  const double caution_;
+  const Permission permission_;
+  std::atomic<float>* cuts_;            // [count], which the k-th best score should reach
+  std::vector<Candidates> candidates_;  // [lanes, count]
+};
+
+}  // namespace
+}  // namespace llmrec
