@@ -6,6 +6,8 @@
 #include <new>
 #include <vector>
 
+#include "common/pages.h"
+
 namespace llmrec {
 namespace {
 
@@ -32,8 +34,11 @@ class Store {
         return found;
       }
     }
-    auto* memory = static_cast<char*>(std::aligned_alloc(64, size));
+    const size_t alignment = size >= kHugePage ? kHugePage : 64;
+    size = (size + alignment - 1) / alignment * alignment;
+    auto* memory = static_cast<char*>(std::aligned_alloc(alignment, size));
     if (memory == nullptr) throw std::bad_alloc();
+    prefer_large_pages(memory, size);
     return {memory, size};
   }
 
