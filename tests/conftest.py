@@ -24,16 +24,26 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "he
 
 @pytest.fixture(params=("reference", "cpu"), scope="module")
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend in turn that runs on this machine; a module's OPS names what it must run.
+    """Each backend in turn that runs on this machine; a module's OPS names what it must run."""
+    return _available(request, request.param)
 
-    Where the compiled kernels are missing their tests are skipped with the reasons that a user
-    would see, and fail instead where LLMREC_EXTENSION=require promises them.
+
+@pytest.fixture(scope="module")
+def compiled(request: pytest.FixtureRequest) -> str:
+    """The compiled kernels alone, for tests that compare them with the reference."""
+    return _available(request, "cpu")
+
+
+def _available(request: pytest.FixtureRequest, backend: str) -> str:
+    """The backend's name; where it cannot run, skip with the reasons that a user would see.
+
+    Fail instead where LLMREC_EXTENSION=require promises the compiled kernels.
     """
     try:
         for op in getattr(request.module, "OPS", backends.OPS):
-            explain(op, backend=request.param)
+            explain(op, backend=backend)
     except ValueError as error:
         if os.environ.get("LLMREC_EXTENSION") == "require":
             pytest.fail(str(error))
         pytest.skip(str(error))
-    return str(request.param)
+    return backend

@@ -57,6 +57,8 @@ struct Amx : Compare {
   static constexpr int64_t kGroup = 2;
   static constexpr int32_t kItemOffset = 0;
 
+  static int parts(int64_t dim) { return static_cast<int>(std::max<int64_t>(1, (dim + 63) / 64)); }
+
   struct Session {
     Session() { configure_tiles(TileConfiguration()); }
     ~Session() { release_tiles(); }
@@ -65,12 +67,12 @@ struct Amx : Compare {
 
     template <class Between>
     void sums(const int8_t* codes, const int32_t*, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
+              int64_t dim, bool first, int32_t* values, Between&& between) {
       const auto depths = static_cast<int>((dim + 63) / 64);
       if (count <= 16)
-        sixteen(codes, blocks, depths, values, between);
+        sixteen(codes, blocks, depths, first, values, between);
       else
-        thirty_two(codes, blocks, depths, values, between);
+        thirty_two(codes, blocks, depths, first, values, between);
     }
   };
 
@@ -82,11 +84,11 @@ struct Amx : Compare {
   }
 
   template <class Between>
-  static void sixteen(const int8_t* codes, const int8_t* const* blocks, int depths, int32_t* values,
-                      Between& between) {
+  static void sixteen(const int8_t* codes, const int8_t* const* blocks, int depths, bool first,
+                      int32_t* values, Between& between) {
     LLMREC_TILE_ZERO(0);
     LLMREC_TILE_ZERO(1);
-    if (depths == 0) between(0, 1);
+    if (depths == 0) between(0);
     for (int depth = 0; depth < depths; ++depth) {
       const int64_t skip = depth * kTileBytes;
       LLMREC_TILE_LOAD(4, codes + skip, 64);
@@ -94,22 +96,22 @@ struct Amx : Compare {
       LLMREC_TILE_PRODUCTS(0, 4, 6);
       LLMREC_TILE_LOAD(7, blocks[1] + skip, 64);
       LLMREC_TILE_PRODUCTS(1, 4, 7);
-      prefetch(blocks, skip);
-      between(depth, depths);
+      if (first) prefetch(blocks, skip);
+      between(depth);
     }
     LLMREC_TILE_STORE(0, values, kStrip * 4);
     LLMREC_TILE_STORE(1, values + 16, kStrip * 4);
   }
 
   template <class Between>
-  static void thirty_two(const int8_t* codes, const int8_t* const* blocks, int depths,
+  static void thirty_two(const int8_t* codes, const int8_t* const* blocks, int depths, bool first,
                          int32_t* values, Between& between) {
     const int8_t* more = codes + depths * kTileBytes;
     LLMREC_TILE_ZERO(0);
     LLMREC_TILE_ZERO(1);
     LLMREC_TILE_ZERO(2);
     LLMREC_TILE_ZERO(3);
-    if (depths == 0) between(0, 1);
+    if (depths == 0) between(0);
     for (int depth = 0; depth < depths; ++depth) {
       const int64_t skip = depth * kTileBytes;
       LLMREC_TILE_LOAD(4, codes + skip, 64);
@@ -120,7 +122,8 @@ struct Amx : Compare {
       LLMREC_TILE_LOAD(5, more + skip, 64);
       LLMREC_TILE_PRODUCTS(2, 5, 6);
       LLMREC_TILE_PRODUCTS(3, 5, 7);
-      between(depth, depths);
+      if (first) prefetch(blocks, skip);
+      between(depth);
     }
     LLMREC_TILE_STORE(0, values, kStrip * 4);
     LLMREC_TILE_STORE(1, values + 16, kStrip * 4);

@@ -42,8 +42,8 @@ struct Avx2 : Avx2Compare {
   struct Session {
     template <class Between>
     void sums(const int16_t* codes, const int32_t*, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
-      between(0, 1);
+              int64_t dim, bool, int32_t* values, Between&& between) {
+      between(0);
       const int64_t groups = std::max<int64_t>(1, (dim + 3) / 4);
       for (int half = 0; half < 2; ++half) {
         int32_t* to = values + half * kBlock;

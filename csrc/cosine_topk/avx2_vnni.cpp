@@ -44,8 +44,8 @@ struct Avx2Vnni : Avx2Compare {
   struct Session {
     template <class Between>
     void sums(const int8_t* codes, const int32_t* start, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
-      between(0, 1);
+              int64_t dim, bool, int32_t* values, Between&& between) {
+      between(0);
       const int64_t groups = (dim + 3) / 4, row = std::max<int64_t>(1, groups) * 4;
       for (int half = 0; half < 2; ++half)
         for (int q = 0; q < count; q += kRows) {

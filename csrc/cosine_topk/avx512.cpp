@@ -38,6 +38,8 @@ namespace {
 constexpr int64_t kPrefetch = 8192;  // bytes ahead: what memory delivers while it is asked
 
 struct Avx512 : Avx512Compare {
+  static int parts(int64_t) { return 1; }
+
   using Code = int8_t;
   static constexpr int64_t kTile = 12, kRows = 12, kDepth = 4;
   static constexpr int64_t kGroup = 4;
@@ -46,9 +48,9 @@ struct Avx512 : Avx512Compare {
   struct Session {
     template <class Between>
     void sums(const int8_t* codes, const int32_t* start, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
+              int64_t dim, bool, int32_t* values, Between&& between) {
       const int64_t groups = (dim + 3) / 4;
-      between(0, 1);
+      between(0);
       if (count == 1) return products(codes, start, blocks, groups, values, queries<1>());
       if (count == 2) return products(codes, start, blocks, groups, values, queries<2>());
       if (count <= 4) return products(codes, start, blocks, groups, values, queries<4>());

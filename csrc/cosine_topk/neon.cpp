@@ -41,8 +41,8 @@ struct Neon : Portable {
   struct Session {
     template <class Between>
     void sums(const int8_t* codes, const int32_t*, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
-      between(0, 1);
+              int64_t dim, bool, int32_t* values, Between&& between) {
+      between(0);
       const int64_t groups = (dim + 3) / 4, row = std::max<int64_t>(1, groups) * 4;
       for (int half = 0; half < 2; ++half)
         for (int q = 0; q < count; q += kRows) {

@@ -42,6 +42,8 @@ inline uint32_t passing_of_block(const int32_t* values, const float* weight, con
 }
 
 struct Portable {
+  static int parts(int64_t) { return 1; }
+
   template <bool kBias>
   static uint32_t passing(const int32_t* values, const float* weight, const float* test,
                           float inverse_scale, float least, int32_t* copy) {

@@ -36,8 +36,8 @@ struct Scalar : Portable {
    public:
     template <class Between>
     void sums(const float* codes, const int32_t*, int count, const int8_t* const* blocks,
-              int64_t dim, int32_t* values, Between&& between) {
-      between(0, 1);
+              int64_t dim, bool, int32_t* values, Between&& between) {
+      between(0);
       const int64_t padded = padded_to(std::max<int64_t>(dim, 1), kDepth);
       std::fill_n(values, count * kStrip, 0);
       lanes_.resize(static_cast<size_t>(kExact * kBlock));

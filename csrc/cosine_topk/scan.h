@@ -86,20 +86,21 @@ class Search<Isa>::Scan {
     Sums* now = &sums_[0];
     Sums* before = &sums_[1];
     before->count = 0;
+    const int parts = Isa::parts(dim), share = static_cast<int>(Isa::kTile + parts - 1) / parts;
     for (int64_t slot = 0; slot < chunk.size(); ++slot) {
       for (int64_t tile = first; tile < last; ++tile) {
         now->tile = tile;
         now->slot = slot;
         now->count = batch_.queries_of(tile);
         session.sums(batch_.codes + tile * batch_.tile_codes, batch_.start + tile * Isa::kTile,
-                     now->count, chunk.strip(slot).codes, dim, now->values,
-                     [&](int part, int parts) { compare(chunk, *before, part, parts); });
+                     now->count, chunk.strip(slot).codes, dim, tile == first_tile_, now->values,
+                     [&](int part) { compare(chunk, *before, part * share, (part + 1) * share); });
         if (logged_ > kLogged - 2 * Isa::kTile) drain(chunk);
         demand(chunk.strip(slot), *now);
         std::swap(now, before);
       }
     }
-    compare(chunk, *before, 0, 1);
+    compare(chunk, *before, 0, Isa::kTile);
     drain(chunk);
   }
 
@@ -113,7 +114,8 @@ class Search<Isa>::Scan {
       const Strip& strip = chunk.strip(slot);
       if (!strip.ordinary) continue;
       session.sums(batch_.codes + tile * batch_.tile_codes, batch_.start + first, count,
-                   strip.codes, search_.args_.items.dim, sums.values, [](int, int) {});
+                   strip.codes, search_.args_.items.dim, tile == first_tile_, sums.values,
+                   [](int) {});
       demand(strip, sums);  // minus the error
       const Lanes lanes = chunk.lanes(slot);
       for (int q = 0; q < count; ++q) {
@@ -158,20 +160,24 @@ class Search<Isa>::Scan {
     }
   }
 
-  void compare(const Chunk<Isa>& chunk, Sums& sums, int part, int parts) {
-    if (sums.count == 0) return;
+  void compare(const Chunk<Isa>& chunk, const Sums& sums, int first, int last) {
+    last = std::min(last, sums.count);
+    if (first >= last) return;
     const Lanes lanes = chunk.lanes(sums.slot);
-    const float* inverse = batch_.inverse_scale + sums.tile * Isa::kTile;
-    for (int q = sums.count * part / parts; q < sums.count * (part + 1) / parts; ++q) {
+    const auto query = static_cast<int32_t>(sums.tile * Isa::kTile);
+    const float* inverse = batch_.inverse_scale + query;
+    Passed* entry = log_ + logged_;
+    for (int q = first; q < last; ++q) {
       // Written for each query and kept where an item passed: a branch would often be guessed
       // wrong, and stop the products that are on their way.
-      Passed& entry = log_[logged_];
-      entry.query = static_cast<int32_t>(sums.tile * Isa::kTile + q);
-      entry.slot = static_cast<int32_t>(sums.slot);
-      entry.items = Isa::template passing<kBias>(sums.values + q * kStrip, lanes.weight, lanes.test,
-                                                 inverse[q], sums.least[q], entry.values);
-      logged_ += entry.items != 0;
+      entry->query = query + q;
+      entry->slot = static_cast<int32_t>(sums.slot);
+      entry->items =
+          Isa::template passing<kBias>(sums.values + q * kStrip, lanes.weight, lanes.test,
+                                       inverse[q], sums.least[q], entry->values);
+      entry += entry->items != 0;
     }
+    logged_ = static_cast<int>(entry - log_);
   }
 
   // Looks at what passed, now that there is time: a query's candidates are far apart in memory.

@@ -20,7 +20,9 @@
 //   kGroup                       tiles whose codes stay in the L1 cache beside a strip
 //   kItemOffset                  what it adds to the items' codes
 //   Session                      what a thread holds while it scans; its sums(...) are the
-//                                [kTile][kStrip] products of a tile of queries with a strip
+//                                [kTile][kStrip] products of a tile of queries with a strip, told
+//                                whether it is the first to read that strip
+//   parts(...)                   how often sums(...) lets something else go on in between
 //   passing(...)                 one bit for each item of a strip that may be a candidate, and a
 //                                copy of the sums
 //   raise_to(...)                raises sixteen lows to what two blocks of items should score

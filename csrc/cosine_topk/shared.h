@@ -271,7 +271,7 @@ class Search {
     if (floor > -kInfinity) publish(query, floor);
     raise(part, std::max(floor, cuts_[query].load(std::memory_order_relaxed)));
     if (part.count > plan_.capacity - kStrip / 2) settle(query, part);
-    const int64_t more = std::max<int64_t>(plan_.kept / 2, kStrip / 2);
+    const int64_t more = std::max<int64_t>(plan_.kept, kStrip / 2);
     part.next =
         static_cast<int32_t>(std::min(plan_.capacity, std::max(part.count + more, 2 * plan_.kept)));
   }
