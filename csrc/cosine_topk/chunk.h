@@ -78,21 +78,6 @@ class Chunk {
     }
   }
 
-  // Listed items only, from a sketch; ids ascend.
-  void read_listed(const int64_t* ids, int64_t count) {
-    strips_.clear();
-    FirstBad none;
-    for (int64_t i = 0; i < count;) {
-      const int64_t first = ids[i] / kStrip * kStrip;
-      uint32_t listed = 0;
-      for (; i < count && ids[i] < first + kStrip; ++i) listed |= 1u << (ids[i] - first);
-      add(first, none);
-      float* weight = lanes(size() - 1).weight;
-      for (int64_t lane = 0; lane < kStrip; ++lane)
-        if (!(listed >> lane & 1)) weight[lane] = std::numeric_limits<float>::quiet_NaN();
-    }
-  }
-
  private:
   // What describes the items of a block, whether they come with a sketch or not.
   struct Block {

@@ -29,9 +29,6 @@ struct Plan {
   int64_t teams;     // parts of a round
   int64_t strips;    // of a chunk
   int64_t chunks;
-  // The items of a single query's allow list, which are scanned alone.
-  const int64_t* listed = nullptr;
-  int64_t listed_count = 0;
   // Stretches of items that are sampled for a first cut, the strips of each, and from where to
   // where; none where a sample would not pay.
   int64_t stretches = 0, stretch = 0;
@@ -39,6 +36,16 @@ struct Plan {
   int64_t stretch_start(int64_t number, int64_t items) const {
     const int64_t strips = (items + kStrip - 1) / kStrip;
     return strips * number / stretches * kStrip;
+  }
+
+  bool samples(int64_t item, int64_t items) const {
+    const int64_t strips = (items + kStrip - 1) / kStrip;
+    const int64_t number = item / kStrip * stretches / std::max<int64_t>(1, strips);
+    for (int64_t each = number; each <= std::min(number + 1, stretches - 1); ++each) {
+      const int64_t from = item - stretch_start(each, items);
+      if (from >= 0 && from < stretch * kStrip) return true;
+    }
+    return false;
   }
 
   static size_t candidate_bytes(int64_t capacity) {
@@ -66,12 +73,7 @@ Plan plan(const TopkArguments& args, int64_t threads) {
   const int64_t tiles = (plan.round + Isa::kTile - 1) / Isa::kTile;
   plan.teams = std::min((threads + plan.lanes - 1) / plan.lanes, tiles);
 
-  if (args.count == 1 && args.filters.allow.ids != nullptr && args.sketch.codes != nullptr) {
-    plan.listed = args.filters.allow.ids + args.filters.allow.offsets[0];
-    plan.listed_count = args.filters.allow.offsets[1] - args.filters.allow.offsets[0];
-  }
-  // At worst each listed item is in a strip of its own.
-  const int64_t strips = plan.listed ? plan.listed_count : (items + kStrip - 1) / kStrip;
+  const int64_t strips = (items + kStrip - 1) / kStrip;
   const int64_t strip_bytes = 2 * block_bytes(args.items.dim) + kStrip * 16;
   const int64_t bytes = tuning.chunk_bytes > 0 ? tuning.chunk_bytes : kChunkBytes;
   const int64_t even = std::max<int64_t>(1, strips / (8 * threads));  // work for everyone

@@ -34,14 +34,10 @@ class Search<Isa>::Scan {
 
   void run(TaskQueue& queue, Chunk<Isa>& chunk, FirstBad& bad) {
     typename Isa::Session session;
-    const Plan& plan = search_.plan_;
-    const int64_t items = plan.strips * kStrip;
+    const int64_t items = search_.plan_.strips * kStrip;
     for (int64_t task; queue.take(task);) {
-      const int64_t first = task * items, place = task * plan.strips;
-      if (plan.listed != nullptr)
-        chunk.read_listed(plan.listed + place, std::min(plan.strips, plan.listed_count - place));
-      else
-        chunk.read(first, std::min(first + items, search_.args_.items.count), bad);
+      const int64_t first = task * items;
+      chunk.read(first, std::min(first + items, search_.args_.items.count), bad);
       for (int64_t tile = first_tile_; tile < last_tile_; tile += Isa::kGroup)
         pass(tile, std::min(tile + Isa::kGroup, last_tile_), chunk, session);
     }
@@ -206,7 +202,10 @@ class Search<Isa>::Scan {
     const double scale = batch_.scale[query], offset = batch_.offset[query];
     const double spread = batch_.spread[query], tiny = batch_.tiny[query];
     const float* bias = search_.args_.item_bias;
-    for (uint32_t items = entry.items; items != 0; items &= items - 1) {
+    uint32_t items = entry.items;
+    if (search_.permission_.any())
+      items &= search_.permission_.bits(batch_.rows[query], first, part);
+    for (; items != 0; items &= items - 1) {
       const int lane = std::countr_zero(items);
       double estimate = entry.values[lane] * static_cast<double>(lanes.weight[lane]) * scale;
       double error = lanes.size[lane] * (offset + lanes.residual[lane] * spread) + tiny;
@@ -216,9 +215,6 @@ class Search<Isa>::Scan {
       }
       auto high = static_cast<float>(estimate + error);
       if (high < part.cut) continue;
-      if (search_.permission_.any() &&
-          !search_.permission_.grants(batch_.rows[query], first + lane, part))
-        continue;
       auto low = static_cast<float>(estimate - search_.caution_ * error);
       if (!(low == low)) low = -kInfinity;
       if (!(high == high)) high = kInfinity;

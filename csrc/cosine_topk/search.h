@@ -30,7 +30,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -38,6 +37,7 @@
 #include "common/check.h"
 #include "common/workspace.h"
 #include "cosine_topk/batch.h"
+#include "cosine_topk/listed.h"
 #include "cosine_topk/plan.h"
 #include "cosine_topk/scan.h"
 #include "cosine_topk/shared.h"
@@ -45,8 +45,6 @@
 
 namespace llmrec {
 namespace {
-
-constexpr int64_t kSparse = 16;  // one pair of a query and an item in so many is few
 
 // Searches some of the queries; returns those that could not be certified.
 template <class Isa>
@@ -70,7 +68,7 @@ std::vector<int64_t> search_round(const TopkArguments& args, const Plan& plan,
   constexpr int64_t kQueriesPerTask = 4;
   std::vector<uint8_t> certified(static_cast<size_t>(count));
   parallel.run((count + kQueriesPerTask - 1) / kQueriesPerTask, [&](TaskQueue& queue) {
-    Scratch scratch(args.items.dim);
+    Scratch scratch(args);
     for (int64_t task; queue.take(task);)
       for (int64_t q = task * kQueriesPerTask; q < std::min(count, (task + 1) * kQueriesPerTask);
            ++q)
@@ -83,95 +81,16 @@ std::vector<int64_t> search_round(const TopkArguments& args, const Plan& plan,
 }
 
 template <class Isa>
-void search_all(const TopkArguments& args, const Parallel& parallel) {
+void search(const TopkArguments& args, const Parallel& parallel) {
+  check_value(args.items.count < int64_t{1} << 32, "items has ", args.items.count,
+              " rows; expected fewer than 4,294,967,296");
+  if (few_listed(args)) return search_listed(args, parallel);
   const Plan cut = plan<Isa>(args, parallel.threads);
   for (int64_t first = 0; first < args.count; first += cut.round) {
     std::vector<int64_t> rows(static_cast<size_t>(std::min(cut.round, args.count - first)));
     std::iota(rows.begin(), rows.end(), first);
     rows = search_round<Isa>(args, cut, rows, args.exact ? args.tuning.caution : 0.0, parallel);
     if (!rows.empty()) search_round<Isa>(args, cut, rows, 1.0, parallel);
-  }
-}
-
-// The part of a call that is about one query.
-inline TopkArguments query_of(const TopkArguments& args, int64_t query) {
-  TopkArguments one = args;
-  one.queries += query * args.items.dim;
-  one.count = 1;
-  one.scores += query * args.k;
-  one.ids += query * args.k;
-  if (one.filters.mask != nullptr) one.filters.mask += query * args.items.count;
-  if (one.filters.exclude.ids != nullptr) one.filters.exclude.offsets += query;
-  if (one.filters.allow.ids != nullptr) one.filters.allow.offsets += query;
-  return one;
-}
-
-// One in how many (query, item) pairs a mask allows, from a look at some.
-inline bool mostly_hidden(const uint8_t* mask, int64_t pairs) {
-  constexpr int64_t kLooks = 1 << 14;
-  const int64_t step = std::max<int64_t>(1, pairs / kLooks) | 1;
-  int64_t seen = 0, allowed = 0;
-  for (int64_t i = 0; i < pairs; i += step, ++seen) allowed += mask[i] != 0;
-  return allowed * kSparse < seen;
-}
-
-// Refuses queries that are not finite: a search of its own would not know their number.
-inline void check_queries(const TopkArguments& args, const Parallel& parallel) {
-  FirstBad bad;
-  parallel.run(args.count, [&](TaskQueue& queue) {
-    for (int64_t q; queue.take(q);)
-      if (!std::isfinite(norm_of(args.queries + q * args.items.dim, args.items.dim))) bad.note(q);
-  });
-  check_finite_rows("queries", bad);
-}
-
-// Each query on its own, over the items that it may have: where those are few, the whole scan
-// would mostly compare what nobody may get.
-template <class Isa>
-void search_each(const TopkArguments& args, const Parallel& parallel) {
-  Parallel alone;
-  alone.run = [](int64_t tasks, const Worker& worker) {
-    TaskQueue queue(tasks);
-    if (tasks > 0) worker(queue);
-  };
-  const bool together = args.count >= parallel.threads;  // or one after the other, on all threads
-  const auto work = [&](TaskQueue& queue) {
-    std::vector<int64_t> ids;
-    for (int64_t q; queue.take(q);) {
-      TopkArguments one = query_of(args, q);
-      int64_t offsets[2] = {0, 0};
-      if (one.filters.mask != nullptr) {
-        ids.clear();
-        for (int64_t item = 0; item < args.items.count; ++item)
-          if (one.filters.mask[item]) ids.push_back(item);
-        offsets[1] = static_cast<int64_t>(ids.size());
-        ids.push_back(0);  // so that data() is not null where there are none
-        one.filters.mask = nullptr;
-        one.filters.allow = {ids.data(), offsets};
-      }
-      search_all<Isa>(one, together ? alone : parallel);
-    }
-  };
-  if (together) return parallel.run(args.count, work);
-  TaskQueue queue(args.count);
-  work(queue);
-}
-
-template <class Isa>
-void search(const TopkArguments& args, const Parallel& parallel) {
-  check_value(args.items.count < int64_t{1} << 32, "items has ", args.items.count,
-              " rows; expected fewer than 4,294,967,296");
-  const TopkFilters& filters = args.filters;
-  const int64_t pairs = args.count * args.items.count;
-  const bool few_listed =
-      filters.allow.ids != nullptr && filters.allow.offsets[args.count] * kSparse < pairs;
-  const bool few_shown =
-      filters.mask != nullptr && filters.allow.ids == nullptr && mostly_hidden(filters.mask, pairs);
-  if (args.sketch.codes != nullptr && args.count > 0 && (few_listed || few_shown)) {
-    check_queries(args, parallel);
-    search_each<Isa>(args, parallel);
-  } else {
-    search_all<Isa>(args, parallel);
   }
 }
 

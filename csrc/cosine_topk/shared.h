@@ -18,6 +18,7 @@
 #include "cosine_topk/chunk.h"
 #include "cosine_topk/permission.h"
 #include "cosine_topk/plan.h"
+#include "cosine_topk/scorer.h"
 #include "cosine_topk/topk.h"
 
 namespace llmrec {
@@ -32,18 +33,16 @@ struct Passed {
   uint32_t items;
 };
 
-// What a thread needs to score items.
+// What a thread needs to decide.
 struct Scratch {
-  explicit Scratch(int64_t dim) : query(static_cast<size_t>(dim)), row(static_cast<size_t>(dim)) {}
+  explicit Scratch(const TopkArguments& args) : scorer(args) {}
 
-  std::vector<double> query;  // in float64
-  std::vector<float> row;
+  Scorer scorer;
   std::vector<float> lows;
   std::vector<int32_t> which;
   std::vector<Scored> found;
 };
 
-// A batch of queries that is being searched: what all of its workers share.
 template <class Isa>
 class Search {
  public:
@@ -96,11 +95,9 @@ class Search {
       found.insert(found.end(), part.settled.begin(), part.settled.end());
     }
     if (waiting > 0) decide(query, waiting, scratch);
-    std::sort(found.begin(), found.end());
-    const auto count = std::min<int64_t>(plan_.kept, static_cast<int64_t>(found.size()));
-    const bool full = count == plan_.kept;
-    write(batch_.rows[query], found, count);
-    return !args_.exact || cut == -kInfinity || (full && found[count - 1].score >= cut);
+    write_best(args_, batch_.rows[query], found);
+    const bool full = static_cast<int64_t>(found.size()) >= plan_.kept;
+    return !args_.exact || cut == -kInfinity || (full && found[plan_.kept - 1].score >= cut);
   }
 
  private:
@@ -137,7 +134,7 @@ class Search {
   }
 
   // A first cut from what the lanes sampled: each number is reached by an item of its own, of
-  // which the query's exclude list may rule out as many as it has.
+  // which the query's exclude list rules out some.
   void begin(int64_t query, std::vector<float>& lows) {
     int64_t count = 0;
     for (int64_t lane = 0; lane < plan_.lanes; ++lane) count += candidates(lane, query).count;
@@ -151,8 +148,11 @@ class Search {
     }
     const IdLists& excluded = args_.filters.exclude;
     const int64_t row = batch_.rows[query];
-    const int64_t ruled_out =
-        excluded.ids == nullptr ? 0 : excluded.offsets[row + 1] - excluded.offsets[row];
+    int64_t ruled_out = 0;
+    if (excluded.ids != nullptr)
+      for (int64_t i = excluded.offsets[row]; i < excluded.offsets[row + 1]; ++i)
+        ruled_out += excluded.ids[i] >= 0 && excluded.ids[i] < args_.items.count &&
+                     plan_.samples(excluded.ids[i], args_.items.count);
     const float floor = floor_of_best(lows.data(), count, plan_.kept + ruled_out);
     if (floor > -kInfinity) publish(query, floor - std::abs(floor) * 0x1p-20f);
   }
@@ -169,44 +169,18 @@ class Search {
     }
   }
 
-  // The reference score: the definition of the result.
-  float score(int64_t query, int64_t item, Scratch& scratch) const {
-    const Rows& rows = args_.items;
-    const float* row = widen_row(rows, item, scratch.row.data());
-    double value = lane_dot(scratch.query.data(), row, rows.dim);
-    if (args_.cosine) {
-      const double inverse =
-          rows.inverse_norms ? rows.inverse_norms[item] : inverse_of(norm_of(row, rows.dim));
-      value = value * batch_.inverse[query] * inverse;
-    }
-    if (args_.item_scale) value = value * static_cast<double>(args_.item_scale[item]);
-    value = value + (args_.item_bias ? static_cast<double>(args_.item_bias[item]) : 0.0);
-    return static_cast<float>(value);
-  }
-
-  void fetch(int64_t item) const {
-    const char* row = static_cast<const char*>(args_.items.data) + item * args_.items.stride;
-    const int64_t bytes = std::min<int64_t>(args_.items.stride, 4096);
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
-    if (args_.items.inverse_norms != nullptr) __builtin_prefetch(args_.items.inverse_norms + item);
-  }
-
   // Scores candidates, and adds them to `found`; in a fast search their estimate is their score.
   void rescore(int64_t query, const Candidates& from, Scratch& scratch,
                std::vector<Scored>& found) const {
-    constexpr int64_t kAhead = 8;  // rows on their way from memory
     const std::vector<int32_t>& which = scratch.which;
     const auto count = static_cast<int64_t>(which.size());
     if (!args_.exact) {
       for (int64_t i = 0; i < count; ++i) found.emplace_back(from.low[which[i]], from.id[which[i]]);
       return;
     }
-    for (int64_t i = 0; i < std::min(count, kAhead); ++i) fetch(from.id[which[i]]);
-    for (int64_t i = 0; i < count; ++i) {
-      if (i + kAhead < count) fetch(from.id[which[i + kAhead]]);
-      const uint32_t item = from.id[which[i]];
-      found.emplace_back(score(query, item, scratch), item);
-    }
+    Scorer& scorer = scratch.scorer;
+    scorer.take(batch_.rows[query], batch_.inverse[query]);
+    scorer.scores(count, [&](int64_t i) { return from.id[which[i]]; }, found);
   }
 
   // Scores the candidates of all lanes: the likely best first, then whatever can still reach them.
@@ -214,8 +188,6 @@ class Search {
     std::vector<float>& lows = scratch.lows;
     std::vector<int32_t>& which = scratch.which;
     std::vector<Scored>& found = scratch.found;
-    std::copy_n(args_.queries + batch_.rows[query] * args_.items.dim, args_.items.dim,
-                scratch.query.begin());
     lows.resize(static_cast<size_t>(waiting + kWide));
     int64_t count = 0;
     for (int64_t lane = 0; lane < plan_.lanes; ++lane) {
@@ -243,9 +215,7 @@ class Search {
 
   // Scores all candidates of a lane and keeps the k best of them, to make room.
   void settle(int64_t query, Candidates& part) {
-    Scratch scratch(args_.items.dim);
-    std::copy_n(args_.queries + batch_.rows[query] * args_.items.dim, args_.items.dim,
-                scratch.query.begin());
+    Scratch scratch(args_);
     scratch.which.resize(static_cast<size_t>(part.count));
     std::iota(scratch.which.begin(), scratch.which.end(), 0);
     rescore(query, part, scratch, part.settled);
@@ -274,17 +244,6 @@ class Search {
     const int64_t more = std::max<int64_t>(plan_.kept, kStrip / 2);
     part.next =
         static_cast<int32_t>(std::min(plan_.capacity, std::max(part.count + more, 2 * plan_.kept)));
-  }
-
-  void write(int64_t row, const std::vector<Scored>& found, int64_t count) const {
-    float* scores = args_.scores + row * args_.k;
-    int64_t* ids = args_.ids + row * args_.k;
-    for (int64_t place = 0; place < count; ++place) {
-      scores[place] = found[place].score;
-      ids[place] = found[place].id;
-    }
-    std::fill(scores + count, scores + args_.k, -kInfinity);
-    std::fill(ids + count, ids + args_.k, int64_t{-1});
   }
 
   const TopkArguments& args_;
