@@ -145,3 +145,28 @@ print(peak() - before)
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert int(run.stdout) < 1000 * 40_000 * 4 // 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_search_of_a_million_works_in_one_percent_of_the_matrix(backend: str) -> None:
+    if backend == "reference":
+        pytest.skip("the bound is of the compiled kernels; plain torch takes a minute for this")
+    code = """
+import re
+from pathlib import Path
+import torch
+from llmrec_kernels import cosine_topk, pack
+
+def memory(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+queries, items = torch.randn(1024, 8), pack(torch.randn(1_000_000, 8))
+cosine_topk(queries[:2], items, 5)
+Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
+before = memory("VmRSS")
+found = cosine_topk(queries, items, 100)
+print(memory("VmHWM") - before - found.scores.nbytes - found.ids.nbytes)
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 << 20 < int(run.stdout) < 1024 * 1_000_000 * 4 // 100

@@ -52,8 +52,11 @@ def cosine_topk(
 
     score = similarity * item_scale + item_bias, in float64 over fixed lanes and rounded once to
     float32 (`llmrec_kernels.ops.score`). The result depends on the inputs alone, not on batch
-    size, threads, or instruction set. The scores of all items are never held at once: beyond
-    the results, the workspace is a few times B * k entries and a tile of at most 64 MB.
+    size, threads, or instruction set. The scores of all items are never held at once. Beyond the
+    results the compiled kernels use at most 1% of what they would take (4 B N bytes), or 16 MB if
+    that is more, for candidates, and 1 MB a thread; with k in the tens of thousands, room for 32
+    queries' candidates, 48 k bytes each. Plain torch uses a few times B k entries and a tile of at
+    most 64 MB.
 
     Parameters
     ----------
@@ -74,7 +77,9 @@ def cosine_topk(
         The only ones returned. A bool mask [N] or [B, N], one-dimensional ids, or a list for
         each query.
     precision : "exact" or "fast"
-        "fast" allows the low-precision scan of a kernel that has one to decide.
+        "fast" lets the int8 scan alone decide, where a kernel has one: scores are its estimates,
+        and of clustered unit vectors (d = 384, k = 100) it finds 998 in 1,000 of the best. The
+        plain torch reference has no such scan and is exact.
     backend
         Force one backend; None takes the best that can run.
 
