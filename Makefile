@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
-.PHONY: demo test test-all lint tidy format bench clean
+.PHONY: demo test test-all lint tidy kernels levels format bench clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -21,7 +21,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
 
 # clang-tidy reads torch's headers for each file: a minute, so it is one of the long rungs.
 tidy: $(READY)
@@ -30,15 +30,26 @@ tidy: $(READY)
 		$$($(BIN)/python -c "import sysconfig; from torch.utils.cpp_extension import include_paths; \
 		print(*['-isystem' + p for p in [*include_paths(), sysconfig.get_paths()['include']]])")
 
-# The long rungs: clang-tidy, and the suite at the lowest ISA level and without the extension.
-test-all: test tidy
+# The C++ kernels outside of Python: sanitizers, emulated AMX tiles, NEON under qemu.
+kernels:
+	$(MAKE) -f tests/cpp/Makefile -j 2 check
+
+# The search at each lower level that the machine has; the best one is `make test`.
+levels: $(READY)
+	for level in $$($(BIN)/python -c "from llmrec_kernels import _library as l; b = l.build_info(); \
+		print(*[x for x in ('avx2', 'avx512') if x not in b['refused_levels'] and x != b['level']])"); do \
+		LLMREC_ISA=$$level $(BIN)/python -m pytest -q -n 2 tests/test_cosine_topk*.py tests/test_pack*.py \
+			tests/test_index.py || exit 1; done
+
+# The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
+test-all: test tidy kernels levels
 	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2
 	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h')
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h')
 
 # A peer that cannot be had is left out, by name. Each OpenBLAS chooses its kernels by itself.
 bench: $(READY)

@@ -17,9 +17,9 @@ constexpr size_t kHugePage = size_t{2} << 20;
 // to be called before the memory is first written. It is a wish: nothing depends on it.
 inline void prefer_large_pages(void* start, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + kHugePage - 1) & ~(kHugePage - 1);
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(start) + bytes) & ~(kHugePage - 1);
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  const size_t skip = (kHugePage - reinterpret_cast<uintptr_t>(start) % kHugePage) % kHugePage;
+  if (bytes < skip + kHugePage) return;
+  madvise(static_cast<char*>(start) + skip, (bytes - skip) / kHugePage * kHugePage, MADV_HUGEPAGE);
 #else
   (void)start;
   (void)bytes;

@@ -138,7 +138,7 @@ class Preparer {
       store(encode(unit_.data() + j, factor, step, errors), codes_.data() + j);
     int32_t sum = 0;
     for (int64_t j = 0; j < dim; ++j) {
-      *batch_.place(q, j) = static_cast<typename Isa::Code>(codes_[j]);
+      *batch_.place(q, j) = static_cast<typename Isa::Code>(+codes_[j]);
       sum += codes_[j];
     }
     batch_.start[q] = Isa::kItemOffset * -sum;

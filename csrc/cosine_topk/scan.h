@@ -163,7 +163,7 @@ class Search<Isa>::Scan {
     const auto query = static_cast<int32_t>(sums.tile * Isa::kTile);
     const float* inverse = batch_.inverse_scale + query;
     Passed* entry = log_ + logged_;
-    for (int q = first; q < last; ++q) {
+    for (int q = std::max(first, 0); q < last; ++q) {
       // Written for each query and kept where an item passed: a branch would often be guessed
       // wrong, and stop the products that are on their way.
       entry->query = query + q;
@@ -222,13 +222,13 @@ class Search<Isa>::Scan {
     }
   }
 
+  Sums sums_[2];
   Search& search_;
   const Batch<Isa>& batch_;
   int64_t lane_, first_tile_, last_tile_;
   float bias_error_;
   std::vector<float> limits_;  // [tiles, kTile]
-  Sums sums_[2];
-  Passed* log_;  // [kLogged]
+  Passed* log_;                // [kLogged]
   int logged_ = 0;
 };
 

@@ -109,6 +109,7 @@ class Search {
   template <class Part>
   void in_lanes(const Parallel& parallel, int64_t tasks, const Part& part) {
     std::vector<std::unique_ptr<TaskQueue>> queues;
+    queues.reserve(static_cast<size_t>(plan_.teams));
     for (int64_t team = 0; team < plan_.teams; ++team)
       queues.push_back(std::make_unique<TaskQueue>(tasks));
     std::vector<std::atomic<int64_t>> joined(queues.size());

@@ -1,0 +1,277 @@
+#include "other_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#include "candidate_scores/candidates.h"
+#include "embedding_bag/bag.h"
+#include "quantize/quantize.h"
+#include "roofs/roofs.h"
+#include "threads.h"
+
+namespace llmrec::driver {
+namespace {
+
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+Items some_items(int64_t count, int64_t dim, Storage storage, int64_t padding, Random& random) {
+  const Frame frame(dim, random);
+  return stored(vectors(Kind::normal, count, dim, frame, random), count, dim, storage, padding);
+}
+
+// A few entries for each list, some lists empty.
+Lists some_lists(int64_t lists, int64_t items, Random& random) {
+  Lists result{{}, {0}};
+  for (int64_t list = 0; list < lists; ++list) {
+    for (int64_t left = random.chance(0.2) ? 0 : random.below(30); left > 0; --left)
+      result.ids.push_back(random.below(items));
+    result.offsets.push_back(static_cast<int64_t>(result.ids.size()));
+  }
+  return result;
+}
+
+// A number that a narrow float came to, in float32.
+float widened(const std::vector<char>& bytes, Storage storage, int64_t i) {
+  if (storage == Storage::float32) {
+    float value;
+    std::memcpy(&value, bytes.data() + 4 * i, 4);
+    return value;
+  }
+  if (storage == Storage::float16) {
+    _Float16 value;
+    std::memcpy(&value, bytes.data() + 2 * i, 2);
+    return static_cast<float>(value);
+  }
+  uint16_t half;
+  std::memcpy(&half, bytes.data() + 2 * i, 2);
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+// One bag, in float32 and in the order of its entries.
+std::vector<float> pooled(const Items& table, const Lists& bags, int64_t bag,
+                          const BagArguments& args) {
+  const int64_t dim = table.dim;
+  const bool max = args.mode == Pooling::max;
+  std::vector<float> sums(static_cast<size_t>(dim), max ? kNone : 0.0f);
+  float weights = 0;
+  int64_t entries = 0;
+  for (int64_t entry = bags.offsets[bag]; entry < bags.offsets[bag + 1]; ++entry) {
+    if (bags.ids[entry] == args.padding_idx) continue;
+    const float* row = table.wide.data() + bags.ids[entry] * dim;
+    const float weight = args.weights == nullptr ? 1.0f : args.weights[entry];
+    for (int64_t j = 0; j < dim; ++j) {
+      const float product = weight * row[j];
+      sums[j] = max ? std::max(sums[j], row[j]) : sums[j] + product;
+    }
+    weights += weight;
+    ++entries;
+  }
+  const float divisor = args.weights == nullptr ? static_cast<float>(entries) : weights;
+  for (float& sum : sums) {
+    if (max && entries == 0) sum = 0;
+    if (args.mode == Pooling::mean) sum = divisor == 0 ? 0.0f : sum / divisor;
+  }
+  const double inverse = inverse_norm(sums.data(), dim);
+  for (float& sum : sums)
+    if (args.normalize) sum = static_cast<float>(sum * inverse);
+  return sums;
+}
+
+void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArguments args,
+                const std::string& what) {
+  const auto size = static_cast<size_t>(args.count * table.dim);
+  std::vector<char> out(size * (args.out_storage == Storage::float32 ? 4 : 2));
+  args.table = table.rows();
+  args.indices = bags.ids.data();
+  args.offsets = bags.offsets.data();
+  args.out = out.data();
+  now_running(what);
+  embedding_bag_scalar(args, on_threads(2));
+  std::vector<float> got, want;
+  for (int64_t bag = 0; bag < args.count; ++bag)
+    for (const float sum : pooled(table, bags, bag, args)) {
+      // The oracle's own rounding: exact for float16, and to the nearest even for bfloat16.
+      got.push_back(widened(out, args.out_storage, static_cast<int64_t>(got.size())));
+      want.push_back(sum);
+      if (args.out_storage == Storage::float16)
+        want.back() = static_cast<float>(static_cast<_Float16>(sum));
+      if (args.out_storage == Storage::bfloat16) {
+        // One of the two neighbours, and no further than half their distance.
+        const float step = std::ldexp(1.0f, std::ilogb(sum == 0 ? 1.0f : sum) - 7);
+        want.back() = std::abs(got.back() - sum) <= step / 2 ? got.back() : sum;
+      }
+    }
+  checker.expect(same_bits(got, want), what);
+}
+
+}  // namespace
+
+void check_embedding_bag(Checker& checker) {
+  if (!checker.wants("embedding_bag")) return;
+  Random random(31);
+  for (const Storage storage : kStorages)
+    for (const Pooling mode : {Pooling::sum, Pooling::mean, Pooling::max})
+      for (const bool weighted : {false, true}) {
+        if (weighted && mode == Pooling::max) continue;
+        const int64_t dim = random.pick(std::vector<int64_t>{0, 1, 5, 64, 131});
+        const Items table = some_items(90, dim, storage, random.below(2) * 3, random);
+        const Lists bags = some_lists(70, 90, random);
+        const std::vector<float> weights =
+            numbers_of(Numbers::normal, static_cast<int64_t>(bags.ids.size()), random);
+        for (const Storage out : {Storage::float32, Storage::float16, Storage::bfloat16}) {
+          BagArguments args;
+          args.count = 70;
+          args.mode = mode;
+          args.weights = weighted ? weights.data() : nullptr;
+          args.padding_idx = random.chance(0.5) ? 3 : -1;
+          args.normalize = random.chance(0.5);
+          args.out_storage = out;
+          check_bags(
+              checker, table, bags, args,
+              sentence("embedding_bag of ", name_of(storage), " to ", name_of(out), ", d ", dim,
+                       ", mode ", static_cast<int>(mode), weighted ? ", weighted" : ""));
+        }
+      }
+}
+
+void check_candidate_scores(Checker& checker) {
+  if (!checker.wants("candidate_scores")) return;
+  Random random(32);
+  for (const Storage storage : kStorages)
+    for (const bool cosine : {true, false}) {
+      const int64_t dim = random.pick(std::vector<int64_t>{0, 1, 9, 64, 130}), count = 60, k = 7;
+      const Items items = some_items(90, dim, storage, 0, random);
+      const Items queries = some_items(count, dim, Storage::float32, 0, random);
+      const Lists lists = some_lists(count, 90, random);
+      const auto numbers = [&](int64_t size) { return numbers_of(Numbers::normal, size, random); };
+      const std::vector<float> query_bias = numbers(count), query_scale = numbers(count);
+      const std::vector<float> item_bias = numbers(90), item_scale = numbers(90);
+      std::vector<float> scores(lists.ids.size()), want;
+      CandidateArguments args;
+      args.queries = queries.wide.data();
+      args.count = count;
+      args.items = items.rows();
+      args.candidates = lists.ids.data();
+      args.offsets = lists.offsets.data();
+      args.cosine = cosine;
+      args.query_bias = query_bias.data();
+      args.item_bias = item_bias.data();
+      args.offset = 0.25;
+      args.query_scale = query_scale.data();
+      args.item_scale = item_scale.data();
+      args.scores = scores.data();
+      FirstBad bad_query, bad_item;
+      const std::string what = sentence("candidate_scores of ", name_of(storage), ", d ", dim,
+                                        cosine ? ", cosine" : ", dot");
+      now_running(what);
+      candidate_scores_scalar(args, bad_query, bad_item, on_threads(2));
+      std::vector<float> best(static_cast<size_t>(count * k)), want_best;
+      std::vector<int64_t> ids(best.size()), want_ids;
+      best_of_lists(args, k, best.data(), ids.data(), on_threads(2));
+
+      for (int64_t query = 0; query < count; ++query) {
+        std::vector<Ranked> row;
+        for (int64_t entry = lists.offsets[query]; entry < lists.offsets[query + 1]; ++entry) {
+          const int64_t item = lists.ids[entry];
+          const float* a = queries.wide.data() + query * dim;
+          const float* b = items.wide.data() + item * dim;
+          double score = dot(a, b, dim);
+          if (cosine) score = score * inverse_norm(a, dim) * inverse_norm(b, dim);
+          score = score * query_scale[query] * item_scale[item];
+          score = score + query_bias[query] + item_bias[item] + 0.25;
+          want.push_back(static_cast<float>(score));
+          row.push_back({want.back(), item});
+        }
+        std::sort(row.begin(), row.end(), [](const Ranked& a, const Ranked& b) {
+          return a.score != b.score ? a.score > b.score : a.id < b.id;
+        });
+        row.resize(k, {kNone, -1});
+        for (const Ranked& each : row) {
+          want_best.push_back(each.score);
+          want_ids.push_back(each.id);
+        }
+      }
+      checker.expect(!bad_query.any() && !bad_item.any() && same_bits(scores, want), what);
+      checker.expect(same_bits(best, want_best) && ids == want_ids, what + ": the best of lists");
+    }
+}
+
+void check_quantize(Checker& checker) {
+  if (!checker.wants("quantize")) return;
+  Random random(33);
+  for (const int bits : {8, 4})
+    for (const bool symmetric : {false, true})
+      for (const int64_t dim : {0, 1, 5, 64, 257}) {
+        const std::string what = sentence("quantize to ", bits, " bits, d ", dim,
+                                          symmetric ? ", symmetric" : ", affine");
+        const int64_t count = 300;
+        const Items weight = some_items(count, dim, Storage::float32, 2, random);
+        Items table;
+        table.storage = bits == 8   ? (symmetric ? Storage::int8_symmetric : Storage::int8_affine)
+                        : symmetric ? Storage::int4_symmetric
+                                    : Storage::int4_affine;
+        table.count = count;
+        table.dim = dim;
+        table.data.resize(static_cast<size_t>(count * table.row_bytes()));
+        table.scale.resize(static_cast<size_t>(count * (bits == 8 ? 4 : 2)));
+        table.bias.resize(table.scale.size());
+        QuantizeArguments args;
+        args.weight = weight.rows();
+        args.bits = bits;
+        args.symmetric = symmetric;
+        args.codes = table.data.data();
+        args.scale = table.scale.data();
+        args.bias = table.bias.data();
+        FirstBad not_finite, too_wide;
+        now_running(what);
+        quantize_scalar(args, not_finite, too_wide, on_threads(2));
+        bool close = !not_finite.any() && !too_wide.any();
+        const Storage numbers = bits == 8 ? Storage::float32 : Storage::float16;
+        for (int64_t row = 0; row < count; ++row) {
+          const float scale = widened(table.scale, numbers, row);
+          const float bias = symmetric ? 0.0f : widened(table.bias, numbers, row);
+          // Half a scale, and for 4 bits what the rounding of scale and bias to float16 costs.
+          const double allowed = scale * (bits == 8 ? 0.5001 : 0.51) + (bits == 8 ? 0 : 0.003);
+          for (int64_t j = 0; j < dim; ++j) {
+            const auto byte =
+                static_cast<uint8_t>(table.data[row * table.row_bytes() + (bits == 8 ? j : j / 2)]);
+            int code = bits == 8 ? byte : (byte >> (4 * (j % 2))) & 15;
+            if (symmetric && code >= (1 << (bits - 1))) code -= 1 << bits;
+            close &= std::abs(scale * code + bias - weight.wide[row * dim + j]) <= allowed;
+          }
+        }
+        checker.expect(close, what);
+      }
+}
+
+void check_roofs(Checker& checker) {
+  if (!checker.wants("roofs")) return;
+  for (int level = 0; level <= static_cast<int>(RoofLevel::neon); ++level) {
+    for (int kind = -1; kind <= static_cast<int>(RoofKind::float32); ++kind) {
+      const std::string what = sentence("roofs: level ", level, ", kind ", kind);
+      now_running(what);
+      try {
+        const auto which = static_cast<RoofLevel>(level);
+        const double speed = kind < 0
+                                 ? read_roof(which, 3 << 20, 2, on_threads(2))
+                                 : peak_roof(which, static_cast<RoofKind>(kind), 1, on_threads(2));
+        checker.expect(speed > 0 && std::isfinite(speed), what);
+      } catch (const std::invalid_argument&) {
+        checker.expect(level != 0 || kind != -1, what + " is refused");  // the others may be
+      }
+    }
+  }
+}
+
+}  // namespace llmrec::driver

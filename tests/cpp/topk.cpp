@@ -1,0 +1,247 @@
+#include "topk.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <thread>
+
+#include "threads.h"
+
+namespace llmrec::driver {
+namespace {
+
+constexpr int64_t kDims[] = {0, 1, 3, 4, 5, 63, 64, 65, 384, 1030};
+constexpr int64_t kItems[] = {0, 1, 15, 16, 17, 33, 1000, 5037};
+constexpr int64_t kQueries[] = {0, 1, 2, 12, 13, 16, 17, 33, 70};
+constexpr int64_t kThreads[] = {1, 2, 5, -5};
+
+// capacity, chunk_bytes, round_queries, caution. A caution of -50 bets on scores far above what any
+// item has: nearly every query loses the first pass, and the second one must mend it.
+constexpr TopkTuning kTunings[] = {
+    {},           {16, 0, 0, 0.35}, {0, 1, 0, 0.35}, {0, 0, 1, 0.35}, {0, 0, 7, 0.35},
+    {0, 0, 0, 1}, {0, 0, 0, 0},     {0, 0, 0, -50},  {16, 1, 7, -50},
+};
+
+struct Spec {
+  uint64_t seed = 0;
+  Kind kind = Kind::normal;
+  Storage storage = Storage::float32;
+  int64_t items = 1000, dim = 64, queries = 17;
+  bool cosine = true;
+  Numbers bias = Numbers::none, scale = Numbers::none;
+  Filtering filtering = Filtering::none;
+  int64_t padding = 0;
+};
+
+std::string describe(const Spec& spec) {
+  return sentence("seed ", spec.seed, ", ", name_of(spec.kind), " rows, N ", spec.items, ", d ",
+                  spec.dim, ", B ", spec.queries, ", ", name_of(spec.storage), ", padding ",
+                  spec.padding, ", ", spec.cosine ? "cosine" : "dot", ", bias ", name_of(spec.bias),
+                  ", scale ", name_of(spec.scale), ", filter ", name_of(spec.filtering));
+}
+
+Problem problem_of(const Spec& spec) {
+  Random random(spec.seed);
+  const Frame frame(spec.dim, random);
+  Problem problem;
+  problem.name = describe(spec);
+  problem.items = stored(vectors(spec.kind, spec.items, spec.dim, frame, random), spec.items,
+                         spec.dim, spec.storage, spec.padding);
+  problem.count = spec.queries;
+  problem.queries = queries_for(problem.items, spec.kind, spec.queries, frame, random);
+  problem.cosine = spec.cosine;
+  problem.item_bias = numbers_of(spec.bias, spec.items, random);
+  problem.item_scale = numbers_of(spec.scale, spec.items, random);
+  problem.filters = filters_of(spec.filtering, spec.queries, spec.items, random);
+  if (spec.filtering == Filtering::best) exclude_best(problem, 40);
+  return problem;
+}
+
+int64_t some_k(int64_t items, Random& random) {
+  const int64_t choices[] = {1, 2, 5, 10, 33, 100, items / 2, items - 1, items, items + 7};
+  return std::clamp<int64_t>(random.pick(choices), 1, 6000);
+}
+
+Setting some_setting(int64_t items, Random& random) {
+  return {some_k(items, random), random.pick(kThreads), random.pick(kTunings)};
+}
+
+// What a slow build leaves out.
+bool too_large(const Checker& checker, const Spec& spec) {
+  const int64_t work = spec.items * spec.queries * std::max<int64_t>(16, spec.dim);
+  return work > (checker.options().quick ? 1'500'000 : 300'000'000);
+}
+
+}  // namespace
+
+void check_shapes(Checker& checker) {
+  Random random = checker.random(1);
+  for (const int64_t dim : kDims)
+    for (const int64_t items : kItems)
+      for (const int64_t queries : kQueries) {
+        Spec spec{
+            random.next(), static_cast<Kind>(random.below(kKinds)), Storage::float32, items, dim,
+            queries};
+        spec.cosine = random.chance(0.5);
+        if (random.chance(0.3)) spec.storage = random.pick(kStorages);
+        if (random.chance(0.3)) spec.bias = Numbers::normal;
+        if (!too_large(checker, spec))
+          checker.check(problem_of(spec), {some_setting(items, random)});
+      }
+}
+
+void check_kinds(Checker& checker) {
+  Random random = checker.random(2);
+  const bool quick = checker.options().quick;
+  for (int kind = 0; kind < kKinds; ++kind)
+    for (const bool cosine : {true, false})
+      for (const int64_t k : {1, 10, 100}) {
+        if (quick && k != 10) continue;
+        Spec spec{random.next(), static_cast<Kind>(kind)};
+        spec.items = quick ? 1000 : k == 10 && cosine ? 20011 : 3001;
+        spec.dim = quick ? 24 : 65;
+        spec.queries = 1 + random.below(70);
+        spec.cosine = cosine;
+        if (random.chance(0.5)) spec.bias = Numbers::normal;
+        std::vector<Setting> settings;
+        for (const TopkTuning& tuning : kTunings)
+          settings.push_back({k, random.pick(kThreads), tuning});
+        checker.check(problem_of(spec), settings);
+      }
+}
+
+void check_numbers(Checker& checker) {
+  Random random = checker.random(3);
+  for (int bias = 0; bias < kNumbers; ++bias)
+    for (int scale = 0; scale < kNumbers; ++scale)
+      for (const bool cosine : {true, false}) {
+        Spec spec{random.next(), random.chance(0.5) ? Kind::normal : Kind::magnitudes};
+        spec.dim = 24;
+        spec.items = checker.options().quick ? 600 : 1200;
+        spec.queries = 1 + random.below(40);
+        spec.cosine = cosine;
+        spec.bias = static_cast<Numbers>(bias);
+        spec.scale = static_cast<Numbers>(scale);
+        checker.check(problem_of(spec),
+                      {some_setting(spec.items, random), some_setting(spec.items, random)});
+      }
+}
+
+void check_filters(Checker& checker) {
+  Random random = checker.random(4);
+  for (int filtering = 0; filtering < kFilterings; ++filtering)
+    for (const Kind kind : {Kind::normal, Kind::plateau, Kind::duplicates})
+      for (const int64_t items : {17, 1000, 5037}) {
+        Spec spec{random.next(), kind, Storage::float32, items, 40};
+        spec.queries = 1 + random.below(40);
+        spec.filtering = static_cast<Filtering>(filtering);
+        if (random.chance(0.5)) spec.bias = Numbers::normal;
+        std::vector<Setting> settings;
+        for (int i = 0; i < 4; ++i) settings.push_back(some_setting(items, random));
+        if (!too_large(checker, spec)) checker.check(problem_of(spec), settings);
+      }
+}
+
+void check_draws(Checker& checker) {
+  Random random = checker.random(5);
+  for (int draw = 0; draw < (checker.options().quick ? 120 : 200); ++draw) {
+    Spec spec{random.next()};
+    spec.kind = static_cast<Kind>(random.below(kKinds));
+    spec.storage = random.pick(kStorages);
+    spec.items = random.chance(0.2) ? random.pick(kItems) : random.below(4000);
+    spec.dim = random.chance(0.5) ? random.pick(kDims) : random.below(200);
+    spec.queries = random.chance(0.5) ? random.pick(kQueries) : random.below(80);
+    spec.cosine = random.chance(0.5);
+    if (random.chance(0.6)) spec.bias = static_cast<Numbers>(random.below(kNumbers));
+    if (random.chance(0.6)) spec.scale = static_cast<Numbers>(random.below(kNumbers));
+    if (random.chance(0.6)) spec.filtering = static_cast<Filtering>(random.below(kFilterings));
+    spec.padding = random.chance(0.5) ? 3 : 0;
+    std::vector<Setting> settings;
+    for (int i = 0; i < 3; ++i) settings.push_back(some_setting(spec.items, random));
+    if (!too_large(checker, spec)) checker.check(problem_of(spec), settings);
+  }
+}
+
+void check_widest(Checker& checker) {
+  // The most dimensions that codes of 127 may have, one more, and too many for any code.
+  for (const int64_t dim : {66311, 66312, 8421505}) {
+    if (checker.options().quick && dim > 100'000) continue;
+    const int64_t items = dim > 100'000 ? 2 : 35;
+    const Spec spec{7, Kind::constant, Storage::float32, items, dim, dim > 100'000 ? 1 : 3};
+    checker.check(problem_of(spec), {{3, 2, {}}});
+  }
+}
+
+void check_bad_input(Checker& checker) {
+  const Spec spec{11, Kind::normal, Storage::float32, 700, 37, 40};
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+    for (const bool in_queries : {true, false}) {
+      Problem problem = problem_of(spec);
+      if (!checker.wants(problem.name)) continue;
+      char* rows =
+          in_queries ? reinterpret_cast<char*>(problem.queries.data()) : problem.items.data.data();
+      const int64_t row = in_queries ? 30 : 601;
+      for (const int64_t place : {row * spec.dim + 5, (row + 8) * spec.dim})
+        std::memcpy(rows + 4 * place, &bad, sizeof bad);
+      const std::string want =
+          sentence(in_queries ? "queries" : "items", " holds NaN or Inf in row ", row,
+                   "; expected finite numbers");
+      const auto refused = [&](const char* level, const auto& call) {
+        now_running(want + ": level " + level);
+        std::string got;
+        try {
+          call();
+        } catch (const std::invalid_argument& error) {
+          got = error.what();
+        }
+        checker.expect(got == want,
+                       sentence("level ", level, " said '", got, "'; expected '", want, "'"));
+      };
+      for (const TestedLevel& level : checker.levels()) {
+        refused(level.name, [&] { search(level.topk, problem, {}, Form::plain, {10, 5, {}}); });
+        if (!in_queries) refused(level.name, [&] { packed_by(level.pack, problem.items, 5); });
+      }
+    }
+}
+
+void check_concurrency(Checker& checker) {
+  now_running("searches at the same time");
+  if (!checker.wants("concurrency")) return;
+  constexpr int kCallers = 4;
+  std::vector<Problem> problems;
+  std::vector<Ranking> rankings;
+  std::vector<Packed> packs;
+  for (int caller = 0; caller < kCallers; ++caller) {
+    const Spec spec{static_cast<uint64_t>(20 + caller),
+                    Kind::clustered,
+                    Storage::float32,
+                    700 * (caller + 1),
+                    33 * (caller + 1),
+                    10 * caller + 3};
+    problems.push_back(problem_of(spec));
+    rankings.push_back(rank(problems.back()));
+    packs.push_back(packed_by(pack_scalar, problems.back().items, 1));
+  }
+  std::atomic<int> wrong{0};
+  {
+    std::vector<std::jthread> callers;
+    for (int caller = 0; caller < kCallers; ++caller)
+      callers.emplace_back([&, caller] {
+        Random random(static_cast<uint64_t>(caller));
+        for (int call = 0; call < (checker.options().quick ? 15 : 100); ++call) {
+          const int64_t which = random.below(kCallers);
+          const Setting setting{some_k(700, random), 2, random.pick(kTunings)};
+          const Form form = random.chance(0.3) ? Form::plain : Form::packed;
+          const Result result = search(random.pick(checker.levels()).topk, problems[which],
+                                       packs[which], form, setting);
+          wrong += !compare(problems[which], rankings[which], setting, result).empty();
+        }
+      });
+  }
+  checker.expect(wrong == 0, sentence("concurrency: ", wrong.load(), " searches were wrong"));
+}
+
+}  // namespace llmrec::driver
