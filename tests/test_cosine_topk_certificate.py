@@ -147,6 +147,12 @@ def test_any_k(k: int) -> None:
     assert_exact(random(20, 16), random(3000, 16, seed=1), k)
 
 
+@pytest.mark.parametrize("width", [0, 1, 31, 33])
+def test_hardly_any_items(width: int) -> None:
+    for dim in (0, 1, 4, 64):
+        assert_exact(random(40, dim), random(width, dim, seed=1), 3)
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_any_storage(storage: str) -> None:
     assert_exact(random(40, 50), stored(random(4000, 50, seed=1), storage), 80)

@@ -77,3 +77,77 @@ def test_levels_agree_with_what_the_kernel_says_of_the_processor(level, flags):
         assert level not in refused or "operating system" in refused[level]
     else:
         assert level in refused
+
+
+# The operating system refuses AMX's tile data: a seccomp filter answers arch_prctl(0x1023), by
+# which a process asks for it, with EPERM.
+REFUSE_TILES = """
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+steps = [(0x20, 0, 0, 0), (0x15, 0, 3, 158), (0x20, 0, 0, 16), (0x15, 0, 1, 0x1023),
+         (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+header = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, header) == 0
+"""
+HAS_AMX = platform.system() == "Linux" and "amx_int8" in Path("/proc/cpuinfo").read_text().split()
+
+
+@pytest.mark.skipif(not HAS_AMX, reason="the processor has no AMX to refuse")
+def test_amx_that_the_system_refuses_falls_to_avx512():
+    def call(**environment):
+        kept = {name: value for name, value in os.environ.items() if name != "LLMREC_ISA"}
+        return subprocess.run(
+            [sys.executable, "-c", REFUSE_TILES + CALL],
+            env=kept | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    fallen = call()
+    assert fallen.stdout.split()[-1] == "avx512", fallen.stderr
+    refused = call(LLMREC_ISA="amx")
+    assert refused.returncode == 1
+    assert (
+        "ValueError: LLMREC_ISA=amx cannot run here: the operating system refuses the AMX tile "
+        "data: Operation not permitted" in refused.stderr
+    )
+
+
+EXACT = """
+import torch
+from llmrec_kernels import cosine_topk, pack
+
+def draw(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+queries, items = draw(40, 70, seed=0), draw(5000, 70, seed=1)
+items[100:900] = items[100]
+bias, seen = draw(5000, seed=2) / 9, [list(range(n, 3000, 7)) for n in range(40)]
+for options in ({}, {"metric": "dot"}, {"item_bias": bias, "item_scale": bias}, {"exclude": seen}):
+    expected = cosine_topk(queries, items, 60, backend="reference", **options)
+    for source in (items, pack(items)):
+        for part in (slice(40), slice(1), slice(5)):
+            chosen = options | ({"exclude": seen[part]} if "exclude" in options else {})
+            found = cosine_topk(queries[part], source, 60, backend="cpu", **chosen)
+            assert torch.equal(found.ids, expected.ids[part]), options
+            assert torch.equal(found.scores, expected.scores[part]), options
+fast = cosine_topk(queries, pack(items), 60, precision="fast")  # no reference but itself
+print(fast.ids.tolist(), fast.scores.view(torch.int32).tolist())
+"""
+
+
+def test_every_level_of_the_machine_gives_the_same_bits():
+    refused = _library.build_info()["refused_levels"]
+    levels = [name for name in ("scalar", "avx2", "avx512", "amx", "neon") if name not in refused]
+    printed = {}
+    for level in levels:
+        run = subprocess.run(
+            [sys.executable, "-c", EXACT],
+            env={**os.environ, "LLMREC_ISA": level},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, f"{level}: {run.stderr}"
+        printed[level] = run.stdout
+    assert len(set(printed.values())) == 1, printed

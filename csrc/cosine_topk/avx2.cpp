@@ -82,7 +82,7 @@ struct Avx2 : Avx2Compare {
   }
 
   static __m256i widen(const int8_t* items) {
-    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(items)));
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(items)));
   }
 
   static __m256i four(const int16_t* codes) {

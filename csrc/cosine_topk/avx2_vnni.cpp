@@ -73,8 +73,8 @@ struct Avx2Vnni : Avx2Compare {
       if constexpr (sizeof...(q) <= 2)  // items come from memory
         _mm_prefetch(reinterpret_cast<const char*>(items) + kPrefetch, _MM_HINT_T0);
       const auto* from = reinterpret_cast<const __m256i*>(items);
-      const __m256i a = _mm256_xor_si256(_mm256_load_si256(from), sign);
-      const __m256i b = _mm256_xor_si256(_mm256_load_si256(from + 1), sign);
+      const __m256i a = _mm256_xor_si256(_mm256_loadu_si256(from), sign);
+      const __m256i b = _mm256_xor_si256(_mm256_loadu_si256(from + 1), sign);
       const auto four = [&](int row) {
         int32_t bytes;
         std::memcpy(&bytes, codes + 4 * row, sizeof bytes);

@@ -77,8 +77,8 @@ struct Avx512 : Avx512Compare {
         _mm_prefetch(first + kPrefetch, _MM_HINT_T0);
         _mm_prefetch(second + kPrefetch, _MM_HINT_T0);
       }
-      const __m512i a = _mm512_xor_si512(_mm512_load_si512(first), sign);
-      const __m512i b = _mm512_xor_si512(_mm512_load_si512(second), sign);
+      const __m512i a = _mm512_xor_si512(_mm512_loadu_si512(first), sign);
+      const __m512i b = _mm512_xor_si512(_mm512_loadu_si512(second), sign);
       const auto four = [&](int row) {
         int32_t bytes;
         std::memcpy(&bytes, codes + 4 * row, sizeof bytes);

@@ -45,9 +45,8 @@ template <class Isa>
 class Chunk {
  public:
   static size_t bytes(const TopkArguments& args, int64_t strips) {
-    const int64_t sketched = args.sketch.codes == nullptr ? 2 * strips : 1;
     return 4 * Workspace::bytes<float>(strips * kStrip) +
-           Workspace::bytes<int8_t>(sketched * block_bytes(args.items.dim) + kSpare);
+           Workspace::bytes<int8_t>(2 * strips * block_bytes(args.items.dim) + kSpare);
   }
 
   Chunk(const TopkArguments& args, int64_t strips, Workspace& space)
@@ -55,8 +54,7 @@ class Chunk {
     strips_.reserve(static_cast<size_t>(strips));
     for (float** each : {&all_.weight, &all_.size, &all_.residual, &all_.test})
       *each = space.take<float>(strips * kStrip);
-    const int64_t sketched = args.sketch.codes == nullptr ? 2 * strips : 1;
-    codes_ = space.take<int8_t>(sketched * block_bytes(args.items.dim) + kSpare);
+    codes_ = space.take<int8_t>(2 * strips * block_bytes(args.items.dim) + kSpare);
   }
 
   int64_t size() const { return static_cast<int64_t>(strips_.size()); }
@@ -107,7 +105,7 @@ class Chunk {
       }
       Block block;
       if (args_.sketch.codes != nullptr)
-        strip.codes[half] = known(first, block);
+        strip.codes[half] = known(first, 2 * slot + half, block);
       else
         strip.codes[half] = sketched(first, 2 * slot + half, block, bad);
       weigh(first, block, lanes, strip);
@@ -115,8 +113,8 @@ class Chunk {
     strips_.push_back(strip);
   }
 
-  // The block of a sketch. The last one is copied to where tiles may read past its end.
-  const int8_t* known(int64_t first, Block& block) {
+  // The block of a sketch. The last ones are copied to where tiles may read past their end.
+  const int8_t* known(int64_t first, int64_t number, Block& block) {
     const int64_t count = std::min(kBlock, args_.items.count - first);
     if (count < kBlock) block = {};
     std::copy_n(args_.sketch.unit_scale + first, count, block.unit_scale);
@@ -124,9 +122,11 @@ class Chunk {
     if (!args_.cosine) std::copy_n(args_.items.inverse_norms + first, count, block.inverse);
     const int64_t bytes = block_bytes(args_.items.dim);
     const int8_t* codes = args_.sketch.codes + first / kBlock * bytes;
-    if (Isa::kDepth == 4 || bytes % kSpare == 0 || first + kBlock < args_.items.count) return codes;
-    std::copy_n(codes, bytes, codes_);
-    return codes_;
+    const int64_t all = (args_.items.count + kBlock - 1) / kBlock * bytes;
+    const bool inside = first / kBlock * bytes + padded_to(bytes, kSpare) <= all;
+    if (Isa::kDepth == 4 || inside) return codes;
+    std::copy_n(codes, bytes, codes_ + number * bytes);
+    return codes_ + number * bytes;
   }
 
   const int8_t* sketched(int64_t first, int64_t number, Block& block, FirstBad& bad) {
@@ -224,7 +224,7 @@ class Chunk {
   Sketcher sketcher_;
   std::vector<Strip> strips_;
   Lanes all_;
-  int8_t* codes_;  // of items that came without, or of the last block
+  int8_t* codes_;  // of items that came without, or of the last blocks
   std::vector<float> scratch_;
 };
 

@@ -85,7 +85,8 @@ Plan plan(const TopkArguments& args, int64_t threads) {
   const int64_t stretches = std::min(plan.capacity / kWide, sampled);
   const bool listed = args.filters.mask != nullptr || args.filters.allow.ids != nullptr;
   const bool rounded = !args.exact && args.item_bias != nullptr;  // by more than a low allows for
-  if (plan.round >= kFewQueries && !listed && !rounded && 2 * stretches * kWide >= 3 * plan.kept) {
+  if (stretches > 0 && plan.round >= kFewQueries && !listed && !rounded &&
+      2 * stretches * kWide >= 3 * plan.kept) {
     plan.stretches = stretches;
     plan.stretch = sampled / stretches;
   }

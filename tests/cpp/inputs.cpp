@@ -70,8 +70,8 @@ void put_float(Items& items, int64_t row, int64_t j, float value) {
   if (items.storage == Storage::float32) {
     put(items.data, position, value);
   } else if (items.storage == Storage::float16) {
-    put(items.data, position, static_cast<_Float16>(value));
-    value = static_cast<float>(static_cast<_Float16>(value));
+    put(items.data, position, static_cast<Half>(value));
+    value = static_cast<float>(static_cast<Half>(value));
   } else {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
@@ -89,7 +89,7 @@ void put_codes(Items& items, int64_t row, const float* from) {
       items.storage == Storage::int8_affine || items.storage == Storage::int4_affine;
   const int bits = eight ? 8 : 4, least = affine ? 0 : -(1 << (bits - 1));
   const auto kept = [&](double value, std::vector<char>& to) {
-    const auto half = static_cast<_Float16>(value);
+    const auto half = static_cast<Half>(value);
     const auto full = static_cast<float>(value);
     if (eight)
       put(to, row, full);

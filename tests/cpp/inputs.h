@@ -9,6 +9,13 @@
 
 namespace llmrec::driver {
 
+// IEEE half precision; GCC 12 has it under either name.
+#if defined(__aarch64__)
+using Half = __fp16;
+#else
+using Half = _Float16;
+#endif
+
 // The same numbers on every machine (splitmix64).
 class Random {
  public:

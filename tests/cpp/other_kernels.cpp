@@ -46,7 +46,7 @@ float widened(const std::vector<char>& bytes, Storage storage, int64_t i) {
     return value;
   }
   if (storage == Storage::float16) {
-    _Float16 value;
+    Half value;
     std::memcpy(&value, bytes.data() + 2 * i, 2);
     return static_cast<float>(value);
   }
@@ -105,7 +105,7 @@ void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArgu
       got.push_back(widened(out, args.out_storage, static_cast<int64_t>(got.size())));
       want.push_back(sum);
       if (args.out_storage == Storage::float16)
-        want.back() = static_cast<float>(static_cast<_Float16>(sum));
+        want.back() = static_cast<float>(static_cast<Half>(sum));
       if (args.out_storage == Storage::bfloat16) {
         // One of the two neighbours, and no further than half their distance.
         const float step = std::ldexp(1.0f, std::ilogb(sum == 0 ? 1.0f : sum) - 7);
