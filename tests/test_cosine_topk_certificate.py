@@ -169,6 +169,15 @@ def test_biases_and_scales_of_any_magnitude(magnitude: float, metric: str) -> No
     assert_exact(queries, items, 30, metric=metric, item_bias=bias, item_scale=scale)
 
 
+def test_lengths_and_scales_whose_product_vanishes_still_count() -> None:
+    items, scale = random(3000, 16, seed=1) * 1e-22, random(3000, seed=2) * 1e-24
+    bias = random(3000, seed=3) * 1e-30
+    queries = random(40, 16) * 1e17
+    assert_exact(queries, items, 5, metric="dot", item_scale=scale, item_bias=bias)
+    items[7], scale[7] = 2.0**-149, 0.25
+    assert_exact(queries * 1e20, items, 5, metric="dot", item_scale=scale, item_bias=bias)
+
+
 def test_scores_that_overflow_are_ties_in_the_order_of_ids() -> None:
     items = random(5000, 8, seed=1) * 1e30
     queries = random(40, 8) * 1e30

@@ -19,13 +19,34 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
+// A worker's arithmetic with denormal numbers, whatever torch.set_flush_denormal said: it sets a
+// flag of one thread, and a result must not depend on which thread found it.
+class WithDenormals {
+ public:
+#if defined(__SSE2__)
+  WithDenormals() : before_(__builtin_ia32_stmxcsr()) {
+    __builtin_ia32_ldmxcsr(before_ & ~0x8040u);  // flush to zero, denormals are zero
+  }
+  ~WithDenormals() { __builtin_ia32_ldmxcsr(before_); }
+#else
+  WithDenormals() = default;
+#endif
+  WithDenormals(const WithDenormals&) = delete;
+  WithDenormals& operator=(const WithDenormals&) = delete;
+
+ private:
+  unsigned before_ = 0;
+};
+
 inline Parallel torch_threads() {
   Parallel parallel;
   parallel.threads = torch::stable::get_num_threads();
   parallel.run = [threads = parallel.threads](int64_t tasks, const Worker& worker) {
     TaskQueue queue(tasks);
-    torch::stable::parallel_for(0, std::min(tasks, threads), 1,
-                                [&](int64_t, int64_t) { worker(queue); });
+    torch::stable::parallel_for(0, std::min(tasks, threads), 1, [&](int64_t, int64_t) {
+      const WithDenormals kept;
+      worker(queue);
+    });
   };
   return parallel;
 }

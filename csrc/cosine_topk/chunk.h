@@ -190,14 +190,18 @@ class Chunk {
     for (int lane = 0; lane < kWide; ++lane) strip.ordinary &= large[lane] == 0;
   }
 
-  // W of sixteen items: what a unit similarity is multiplied with.
+  // W of sixteen items: what a unit similarity is multiplied with. One that is too small for a
+  // float32 becomes one that is too small for an estimate, which bounds it from above.
   Floats multipliers(int64_t first, int64_t count, const Block& block) const {
     Floats result = Floats{} + 1.0f;
-    if (!args_.cosine)
-      for (int64_t lane = 0; lane < count; ++lane)
-        result[lane] = static_cast<float>(inverse_of(block.inverse[lane]));
-    if (args_.item_scale != nullptr)
-      for (int64_t lane = 0; lane < count; ++lane) result[lane] *= args_.item_scale[first + lane];
+    if (args_.cosine && args_.item_scale == nullptr) return result;
+    for (int64_t lane = 0; lane < count; ++lane) {
+      const double norm = args_.cosine ? 1.0 : inverse_of(block.inverse[lane]);
+      const double scale = args_.item_scale ? args_.item_scale[first + lane] : 1.0;
+      const double exact = norm * scale;
+      const bool vanishes = exact != 0.0 && std::abs(exact) < 0x1p-126;
+      result[lane] = vanishes ? 0x1p-126f : static_cast<float>(exact);
+    }
     return result;
   }
 

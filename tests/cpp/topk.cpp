@@ -100,7 +100,7 @@ void check_kinds(Checker& checker) {
       for (const int64_t k : {1, 10, 100}) {
         if (quick && k != 10) continue;
         Spec spec{random.next(), static_cast<Kind>(kind)};
-        spec.items = quick ? 1000 : k == 10 && cosine ? 20011 : 3001;
+        spec.items = quick ? 1000 : k == 10 && cosine ? 20011 : 1501;
         spec.dim = quick ? 24 : 65;
         spec.queries = 1 + random.below(70);
         spec.cosine = cosine;
