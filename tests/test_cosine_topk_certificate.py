@@ -44,7 +44,7 @@ def zero_rows(rows: Tensor) -> Tensor:
 
 
 def duplicates(rows: Tensor) -> Tensor:
-    return rows[: max(1, len(rows) // 1000)].repeat(1001, 1)[: len(rows)]
+    return rows[torch.arange(len(rows)) % max(1, len(rows) // 1000)]
 
 
 def one_row_many_times(rows: Tensor) -> Tensor:
