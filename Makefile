@@ -25,7 +25,7 @@ lint: $(READY)
 
 # clang-tidy reads torch's headers for each file: a minute, so it is one of the long rungs.
 tidy: $(READY)
-	git ls-files 'csrc/*.cpp' | xargs -P 2 -I FILE $(BIN)/clang-tidy --quiet FILE -- -std=c++20 -Icsrc \
+	git ls-files 'csrc/*.cpp' 'tests/cpp/*.cpp' | xargs -P 2 -I FILE $(BIN)/clang-tidy --quiet FILE -- -std=c++20 -Icsrc \
 		-DTORCH_TARGET_VERSION=0x020b000000000000 -DPy_LIMITED_API=0x030a0000 \
 		$$($(BIN)/python -c "import sysconfig; from torch.utils.cpp_extension import include_paths; \
 		print(*['-isystem' + p for p in [*include_paths(), sysconfig.get_paths()['include']]])")

@@ -132,6 +132,23 @@ def test_items_sorted_by_score_defeat_no_sample(rising: bool) -> None:
     assert_exact(queries, items[order], 100)
 
 
+def test_a_sample_of_the_best_items_alone_loses_no_item() -> None:
+    """The first cut is a bet that a sample has its share of the best: here it has them all.
+
+    csrc/cosine_topk/plan.h samples one strip of 32 items in 16, evenly spaced: 39 of these 625.
+    """
+    items, query = random(20_000, 24, seed=1), random(1, 24)
+    by_score = (F.normalize(items) @ query[0]).argsort(descending=True)
+    sampled = torch.zeros(625, 32, dtype=torch.bool)
+    sampled[torch.arange(39) * 625 // 39] = True
+    order = torch.empty(20_000, dtype=torch.int64)
+    order[sampled.flatten()] = by_score[: 39 * 32]
+    order[~sampled.flatten()] = by_score[39 * 32 :]
+    queries = query + 0.001 * random(40, 24, seed=2)
+    for k in (50, 100, 200):
+        assert_exact(queries, items[order], k)
+
+
 @pytest.mark.parametrize("count", [1, 2, 8, 16, 17, 32, 33, 64, 100])
 def test_any_number_of_queries(count: int) -> None:
     assert_exact(random(count, 72), random(5000, 72, seed=1), 60)

@@ -33,15 +33,26 @@ inline Doubles eight(const float* from) {
   return widened(narrow);
 }
 
-// Of float32 numbers, which may be held as float64.
-template <class Left>
-inline double lane_dot(const Left* a, const float* b, int64_t dim) {
+// Of float32 numbers, which may be held as float64. `meanwhile` is called with j every sixteen
+// elements, to ask memory for what comes next.
+template <class Left, class Meanwhile>
+inline double lane_dot(const Left* a, const float* b, int64_t dim, const Meanwhile& meanwhile) {
   Doubles sums = {};
   int64_t j = 0;
+  for (; j + 16 <= dim; j += 16) {
+    meanwhile(j);
+    sums += eight(a + j) * eight(b + j);
+    sums += eight(a + j + 8) * eight(b + j + 8);
+  }
   for (; j + 8 <= dim; j += 8) sums += eight(a + j) * eight(b + j);
   for (int lane = 0; j < dim; ++j, ++lane)
     sums[lane] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
   return sum_of_lanes(sums);
+}
+
+template <class Left>
+inline double lane_dot(const Left* a, const float* b, int64_t dim) {
+  return lane_dot(a, b, dim, [](int64_t) {});
 }
 
 // Finite exactly where every element is: a float64 sum of float32 squares cannot overflow.

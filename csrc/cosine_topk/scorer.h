@@ -27,10 +27,31 @@ class Scorer {
     inverse_ = inverse_norm;
   }
 
-  float score(int64_t item) {
+  float score(int64_t item) { return score(item, item); }
+
+  // Appends the scores of items item_at(0) .. item_at(count - 1). While one row is multiplied the
+  // lines of a later one are asked for, one at a time: all at once would fill the queue of misses.
+  template <class ItemAt>
+  void scores(int64_t count, const ItemAt& item_at, std::vector<Scored>& found) {
+    constexpr int64_t kAhead = 3;
+    for (int64_t i = 0; i < std::min(count, kAhead); ++i) fetch(item_at(i));
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t item = item_at(i);
+      const float value = score(item, item_at(std::min(i + kAhead, count - 1)));
+      found.emplace_back(value, static_cast<uint32_t>(item));
+    }
+  }
+
+ private:
+  // Asks memory for a later item's row meanwhile.
+  float score(int64_t item, int64_t later) {
     const Rows& rows = args_.items;
     const float* row = widen_row(rows, item, row_.data());
-    double value = lane_dot(query_.data(), row, rows.dim);
+    const char* next = row_start(rows, later);
+    const int64_t last = rows.stride - 1;
+    if (rows.inverse_norms) __builtin_prefetch(rows.inverse_norms + later);
+    double value = lane_dot(query_.data(), row, rows.dim,
+                            [&](int64_t j) { __builtin_prefetch(next + std::min(4 * j, last)); });
     if (args_.cosine) {
       const double inverse =
           rows.inverse_norms ? rows.inverse_norms[item] : inverse_of(norm_of(row, rows.dim));
@@ -41,20 +62,6 @@ class Scorer {
     return static_cast<float>(value);
   }
 
-  // Appends the scores of items item_at(0) .. item_at(count - 1), the next rows on their way from
-  // memory meanwhile.
-  template <class ItemAt>
-  void scores(int64_t count, const ItemAt& item_at, std::vector<Scored>& found) {
-    constexpr int64_t kAhead = 8;
-    for (int64_t i = 0; i < std::min(count, kAhead); ++i) fetch(item_at(i));
-    for (int64_t i = 0; i < count; ++i) {
-      if (i + kAhead < count) fetch(item_at(i + kAhead));
-      const int64_t item = item_at(i);
-      found.emplace_back(score(item), static_cast<uint32_t>(item));
-    }
-  }
-
- private:
   void fetch(int64_t item) const {
     const char* row = row_start(args_.items, item);
     const int64_t bytes = std::min<int64_t>(args_.items.stride, 4096);

@@ -154,8 +154,20 @@ class Search {
       for (int64_t i = excluded.offsets[row]; i < excluded.offsets[row + 1]; ++i)
         ruled_out += excluded.ids[i] >= 0 && excluded.ids[i] < args_.items.count &&
                      plan_.samples(excluded.ids[i], args_.items.count);
-    const float floor = floor_of_best(lows.data(), count, plan_.kept + ruled_out);
+    const float floor = floor_of_best(lows.data(), count, sample_rank() + ruled_out);
     if (floor > -kInfinity) publish(query, floor - std::abs(floor) * 0x1p-20f);
+  }
+
+  // The place, among the sampled numbers, of the first cut. Place k is safe: so many items reach
+  // it. The bet is on an earlier one: that the sample has its share of the k best items, give or
+  // take five standard deviations, and two stretches in which all lanes are among them.
+  int64_t sample_rank() const {
+    if (!args_.exact || caution_ >= 1.0) return plan_.kept;
+    const double share = static_cast<double>(plan_.stretches * plan_.stretch * kStrip) /
+                         static_cast<double>(args_.items.count);
+    const double expected = share * static_cast<double>(plan_.kept);
+    return std::min(plan_.kept,
+                    static_cast<int64_t>(expected + 5 * std::sqrt(expected)) + 2 * kWide);
   }
 
   Candidates& candidates(int64_t lane, int64_t query) {

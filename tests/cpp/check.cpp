@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <bit>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -48,7 +49,9 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+bool same_bits(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
 
 bool guarded(const Problem& problem, const Setting& setting, const Result& result) {
   const int64_t written = problem.count * setting.k;
@@ -180,13 +183,13 @@ void Checker::check(const Problem& problem, const std::vector<Setting>& settings
     for (const TestedLevel& level : levels_)
       for (const Form form : {Form::plain, Form::norms, Form::packed}) {
         if (turn_++ % share != 0) continue;
-        const std::string what = problem.name + ": " + describe(level.name, form, setting);
+        const std::string what = sentence(problem.name, ": ", describe(level.name, form, setting));
         now_running(what);
         if (options_.verbose) std::printf("%s\n", what.c_str());
         leave_garbage(turn_);
         const Result result = search(level.topk, problem, packed, form, setting);
         const std::string wrong = compare(problem, ranking, setting, result);
-        expect(wrong.empty(), what + ": " + wrong);
+        expect(wrong.empty(), sentence(what, ": ", wrong));
         ++searches_;
       }
   }

@@ -134,7 +134,8 @@ Lists lists_of(int64_t queries, int64_t items, bool strangers, Random& random) {
   for (int64_t q = 0; q < queries; ++q) {
     std::vector<int64_t> ids;
     const int64_t length = random.chance(0.2) ? 0 : random.below(std::min<int64_t>(items, 200) + 1);
-    for (int64_t i = 0; i < length; ++i) ids.push_back(random.below(items));
+    ids.resize(static_cast<size_t>(length));
+    for (int64_t& id : ids) id = random.below(items);
     if (strangers) ids.insert(ids.end(), {-5, items, items + 3});
     append(lists, ids);
   }

@@ -22,6 +22,7 @@ constexpr std::pair<const char*, void (*)(Checker&)> kGroups[] = {
     {"shapes", llmrec::driver::check_shapes},
     {"kinds", llmrec::driver::check_kinds},
     {"numbers", llmrec::driver::check_numbers},
+    {"extremes", llmrec::driver::check_extremes},
     {"filters", llmrec::driver::check_filters},
     {"draws", llmrec::driver::check_draws},
     {"widest", llmrec::driver::check_widest},

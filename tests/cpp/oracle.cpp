@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace llmrec::driver {
 namespace {
@@ -72,7 +73,7 @@ void exclude_best(Problem& problem, int64_t most) {
     std::sort(lists.ids.begin() + lists.offsets.back(), lists.ids.end());
     lists.offsets.push_back(static_cast<int64_t>(lists.ids.size()));
   }
-  problem.filters.exclude = lists;
+  problem.filters.exclude = std::move(lists);
 }
 
 }  // namespace llmrec::driver

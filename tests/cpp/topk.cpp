@@ -33,13 +33,15 @@ struct Spec {
   Numbers bias = Numbers::none, scale = Numbers::none;
   Filtering filtering = Filtering::none;
   int64_t padding = 0;
+  float loudness = 1;  // what all queries are multiplied with
 };
 
 std::string describe(const Spec& spec) {
   return sentence("seed ", spec.seed, ", ", name_of(spec.kind), " rows, N ", spec.items, ", d ",
                   spec.dim, ", B ", spec.queries, ", ", name_of(spec.storage), ", padding ",
                   spec.padding, ", ", spec.cosine ? "cosine" : "dot", ", bias ", name_of(spec.bias),
-                  ", scale ", name_of(spec.scale), ", filter ", name_of(spec.filtering));
+                  ", scale ", name_of(spec.scale), ", filter ", name_of(spec.filtering),
+                  ", loudness ", spec.loudness);
 }
 
 Problem problem_of(const Spec& spec) {
@@ -51,6 +53,7 @@ Problem problem_of(const Spec& spec) {
                          spec.dim, spec.storage, spec.padding);
   problem.count = spec.queries;
   problem.queries = queries_for(problem.items, spec.kind, spec.queries, frame, random);
+  for (float& each : problem.queries) each = std::clamp(each * spec.loudness, -3e38f, 3e38f);
   problem.cosine = spec.cosine;
   problem.item_bias = numbers_of(spec.bias, spec.items, random);
   problem.item_scale = numbers_of(spec.scale, spec.items, random);
@@ -66,6 +69,12 @@ int64_t some_k(int64_t items, Random& random) {
 
 Setting some_setting(int64_t items, Random& random) {
   return {some_k(items, random), random.pick(kThreads), random.pick(kTunings)};
+}
+
+std::vector<Setting> some_settings(size_t count, int64_t items, Random& random) {
+  std::vector<Setting> settings(count);
+  for (Setting& setting : settings) setting = some_setting(items, random);
+  return settings;
 }
 
 // What a slow build leaves out.
@@ -129,6 +138,20 @@ void check_numbers(Checker& checker) {
       }
 }
 
+void check_extremes(Checker& checker) {
+  Random random = checker.random(6);
+  for (const Kind kind : {Kind::tiny, Kind::denormal, Kind::huge})
+    for (const Numbers scale : {Numbers::small, Numbers::magnitudes, Numbers::extreme})
+      for (const Numbers bias : {Numbers::none, Numbers::small})
+        for (const float loudness : {1e-37f, 1e-20f, 1e20f, 1e37f})
+          for (const bool cosine : {true, false}) {
+            Spec spec{random.next(), kind, Storage::float32, 300, 24, 6, cosine, bias, scale};
+            spec.loudness = loudness;
+            checker.check(problem_of(spec),
+                          {{5, 2, {}}, {some_k(300, random), 1, random.pick(kTunings)}});
+          }
+}
+
 void check_filters(Checker& checker) {
   Random random = checker.random(4);
   for (int filtering = 0; filtering < kFilterings; ++filtering)
@@ -138,8 +161,7 @@ void check_filters(Checker& checker) {
         spec.queries = 1 + random.below(40);
         spec.filtering = static_cast<Filtering>(filtering);
         if (random.chance(0.5)) spec.bias = Numbers::normal;
-        std::vector<Setting> settings;
-        for (int i = 0; i < 4; ++i) settings.push_back(some_setting(items, random));
+        const auto settings = some_settings(4, items, random);
         if (!too_large(checker, spec)) checker.check(problem_of(spec), settings);
       }
 }
@@ -158,8 +180,7 @@ void check_draws(Checker& checker) {
     if (random.chance(0.6)) spec.scale = static_cast<Numbers>(random.below(kNumbers));
     if (random.chance(0.6)) spec.filtering = static_cast<Filtering>(random.below(kFilterings));
     spec.padding = random.chance(0.5) ? 3 : 0;
-    std::vector<Setting> settings;
-    for (int i = 0; i < 3; ++i) settings.push_back(some_setting(spec.items, random));
+    const auto settings = some_settings(3, spec.items, random);
     if (!too_large(checker, spec)) checker.check(problem_of(spec), settings);
   }
 }
@@ -228,6 +249,7 @@ void check_concurrency(Checker& checker) {
   std::atomic<int> wrong{0};
   {
     std::vector<std::jthread> callers;
+    callers.reserve(kCallers);
     for (int caller = 0; caller < kCallers; ++caller)
       callers.emplace_back([&, caller] {
         Random random(static_cast<uint64_t>(caller));

@@ -8,6 +8,7 @@ namespace llmrec::driver {
 void check_shapes(Checker& checker);       // every number of items, dimensions and queries
 void check_kinds(Checker& checker);        // every kind of row, under every tuning
 void check_numbers(Checker& checker);      // every kind of bias with every kind of scale
+void check_extremes(Checker& checker);     // lengths and scales whose products leave float32
 void check_filters(Checker& checker);      // every filter
 void check_draws(Checker& checker);        // everything with everything, by chance
 void check_widest(Checker& checker);       // so many dimensions that codes must be small
