@@ -84,14 +84,11 @@ struct Candidates {
   float* low = nullptr;         // [capacity + 16]
   float* high = nullptr;        // [capacity + 16]
   uint32_t* id = nullptr;       // [capacity + 16]
-  int64_t excluded = 0;         // the next entry of the query's exclude list, and
-  int64_t allowed = 0;          // of its allow list: items come in the order of their ids
   std::vector<Scored> settled;  // at most k, in order
 
   void reset() {
     cut = -kInfinity;
     count = next = 0;
-    excluded = allowed = 0;
     settled.clear();
   }
 

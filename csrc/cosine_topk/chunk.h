@@ -52,13 +52,19 @@ class Chunk {
   Chunk(const TopkArguments& args, int64_t strips, Workspace& space)
       : args_(args), sketcher_(args.items.dim), scratch_(static_cast<size_t>(args.items.dim)) {
     strips_.reserve(static_cast<size_t>(strips));
+    slots_.reserve(static_cast<size_t>(strips));
     for (float** each : {&all_.weight, &all_.size, &all_.residual, &all_.test})
       *each = space.take<float>(strips * kStrip);
     codes_ = space.take<int8_t>(2 * strips * block_bytes(args.items.dim) + kSpare);
   }
 
+  int64_t first() const { return first_; }
+  int64_t last() const { return last_; }
   int64_t size() const { return static_cast<int64_t>(strips_.size()); }
   const Strip& strip(int64_t slot) const { return strips_[slot]; }
+
+  // The slot of the strip that an item is in, or -1 where it was left out.
+  int64_t slot_of(int64_t item) const { return slots_[(item - first_) / kStrip]; }
 
   Lanes lanes(int64_t slot) const {
     const int64_t skip = slot * kStrip;
@@ -67,9 +73,13 @@ class Chunk {
 
   // Items first .. last - 1, where first is a multiple of a strip.
   void read(int64_t first, int64_t last, FirstBad& bad) {
+    first_ = first;
+    last_ = last;
     strips_.clear();
+    slots_.clear();
     for (int64_t item = first; item < last; item += kStrip) {
       const bool wanted = any_allowed(item, std::min(item + kStrip, last));
+      slots_.push_back(wanted ? static_cast<int32_t>(size()) : -1);
       if (!wanted && args_.sketch.codes != nullptr) continue;
       add(item, bad);
       if (!wanted) strips_.pop_back();
@@ -226,7 +236,9 @@ class Chunk {
 
   const TopkArguments& args_;
   Sketcher sketcher_;
+  int64_t first_ = 0, last_ = 0;
   std::vector<Strip> strips_;
+  std::vector<int32_t> slots_;
   Lanes all_;
   int8_t* codes_;  // of items that came without, or of the last blocks
   std::vector<float> scratch_;

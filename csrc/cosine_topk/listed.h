@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <vector>
 
 #include "common/check.h"
@@ -48,25 +50,26 @@ struct Share {
 // Scores what a share of a list, or of all items, leaves to a query; the k best stay in `found`.
 class ListedShare {
  public:
-  explicit ListedShare(const TopkArguments& args) : args_(args), permission_(args), scorer_(args) {}
+  explicit ListedShare(const TopkArguments& args) : args_(args), scorer_(args) {}
 
   void score(const Share& share, double inverse_norm, std::vector<Scored>& found) {
-    const IdLists& allow = args_.filters.allow;
+    const TopkFilters& filters = args_.filters;
     ids_.clear();
-    Candidates walk;
-    const int64_t begin = allow.ids ? allow.offsets[share.query] : 0;
-    const int64_t end = allow.ids ? allow.offsets[share.query + 1] : args_.items.count;
+    const int64_t begin = filters.allow.ids ? filters.allow.offsets[share.query] : 0;
+    const int64_t end =
+        filters.allow.ids ? filters.allow.offsets[share.query + 1] : args_.items.count;
     const int64_t first = begin + (end - begin) * share.part / share.parts;
     const int64_t last = begin + (end - begin) * (share.part + 1) / share.parts;
-    for (int64_t i = first; i < last;) {
-      const int64_t strip = (allow.ids ? allow.ids[i] : i) / kStrip * kStrip;
-      const uint32_t bits = permission_.bits(share.query, strip, walk);
-      for (int64_t before = -1; i < last; ++i) {
-        const int64_t item = allow.ids ? allow.ids[i] : i;
-        if (item >= strip + kStrip) break;
-        if ((bits >> (item - strip) & 1) && item != before && allowed(item)) ids_.push_back(item);
-        before = item;
-      }
+    if (filters.allow.ids != nullptr)
+      std::unique_copy(filters.allow.ids + first, filters.allow.ids + last,
+                       std::back_inserter(ids_));
+    else
+      take_shown(share.query, first, last);
+    if (filters.allowed != nullptr)
+      std::erase_if(ids_, [&](int64_t item) { return !filters.allowed[item]; });
+    if (filters.exclude.ids != nullptr) {
+      Walk excluded(filters.exclude, share.query);
+      std::erase_if(ids_, [&](int64_t item) { return excluded.has(item); });
     }
     scorer_.take(share.query, inverse_norm);
     scorer_.scores(static_cast<int64_t>(ids_.size()), [&](int64_t i) { return ids_[i]; }, found);
@@ -76,12 +79,15 @@ class ListedShare {
   }
 
  private:
-  bool allowed(int64_t item) const {
-    return args_.filters.allowed == nullptr || args_.filters.allowed[item];
+  void take_shown(int64_t query, int64_t first, int64_t last) {
+    const uint8_t* flags = args_.filters.mask + query * args_.items.count;
+    for (int64_t item = first; item < last; item += kStrip) {
+      uint32_t bits = bits_of_flags(flags + item, std::min(kStrip, last - item));
+      for (; bits != 0; bits &= bits - 1) ids_.push_back(item + std::countr_zero(bits));
+    }
   }
 
   const TopkArguments& args_;
-  const Permission permission_;
   Scorer scorer_;
   std::vector<int64_t> ids_;
 };

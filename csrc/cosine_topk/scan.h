@@ -17,10 +17,14 @@ template <bool kBias>
 class Search<Isa>::Scan {
  public:
   Scan(Search& search, int64_t team, int64_t lane, Passed* log)
-      : search_(search), batch_(search.batch_), lane_(lane), log_(log) {
-    const int64_t teams = search.plan_.teams;
-    first_tile_ = batch_.tiles * team / teams;
-    last_tile_ = batch_.tiles * (team + 1) / teams;
+      : search_(search),
+        batch_(search.batch_),
+        lane_(lane),
+        first_tile_(batch_.tiles * team / search.plan_.teams),
+        last_tile_(batch_.tiles * (team + 1) / search.plan_.teams),
+        permission_(search.args_, batch_.rows + first_tile_ * Isa::kTile,
+                    std::min(batch_.count, last_tile_ * Isa::kTile) - first_tile_ * Isa::kTile),
+        log_(log) {
     bias_error_ = search.args_.exact ? kBiasError : 0.0f;
     limits_.resize(static_cast<size_t>((last_tile_ - first_tile_) * Isa::kTile));
     const int64_t end = std::min(batch_.count, last_tile_ * Isa::kTile);
@@ -70,7 +74,8 @@ class Search<Isa>::Scan {
     alignas(64) int32_t values[Isa::kTile * kStrip];
     alignas(64) float least[Isa::kTile];  // what an item must reach, in units of a
     int64_t tile, slot;
-    int count = 0;  // queries of the tile
+    const uint32_t* permitted;  // [kTile], which of the strip's items a query may have
+    int count = 0;              // queries of the tile
   };
 
   // A few tiles of queries over all strips. While the products of one pair of them are on their
@@ -78,6 +83,8 @@ class Search<Isa>::Scan {
   void pass(int64_t first, int64_t last, const Chunk<Isa>& chunk, typename Isa::Session& session) {
     for (int64_t tile = first; tile < last; ++tile)
       for (int q = 0; q < batch_.queries_of(tile); ++q) refresh(tile, q);
+    const int64_t end = std::min(batch_.count, last * Isa::kTile);
+    permission_.read(chunk, (first - first_tile_) * Isa::kTile, end - first * Isa::kTile);
     const int64_t dim = search_.args_.items.dim;
     Sums* now = &sums_[0];
     Sums* before = &sums_[1];
@@ -87,6 +94,7 @@ class Search<Isa>::Scan {
       for (int64_t tile = first; tile < last; ++tile) {
         now->tile = tile;
         now->slot = slot;
+        now->permitted = permission_.bits(slot, tile - first);
         now->count = batch_.queries_of(tile);
         session.sums(batch_.codes + tile * batch_.tile_codes, batch_.start + tile * Isa::kTile,
                      now->count, chunk.strip(slot).codes, dim, tile == first_tile_, now->values,
@@ -170,7 +178,8 @@ class Search<Isa>::Scan {
       entry->slot = static_cast<int32_t>(sums.slot);
       entry->items =
           Isa::template passing<kBias>(sums.values + q * kStrip, lanes.weight, lanes.test,
-                                       inverse[q], sums.least[q], entry->values);
+                                       inverse[q], sums.least[q], entry->values) &
+          sums.permitted[q];
       entry += entry->items != 0;
     }
     logged_ = static_cast<int>(entry - log_);
@@ -203,8 +212,6 @@ class Search<Isa>::Scan {
     const double spread = batch_.spread[query], tiny = batch_.tiny[query];
     const float* bias = search_.args_.item_bias;
     uint32_t items = entry.items;
-    if (search_.permission_.any())
-      items &= search_.permission_.bits(batch_.rows[query], first, part);
     for (; items != 0; items &= items - 1) {
       const int lane = std::countr_zero(items);
       double estimate = entry.values[lane] * static_cast<double>(lanes.weight[lane]) * scale;
@@ -228,7 +235,8 @@ class Search<Isa>::Scan {
   int64_t lane_, first_tile_, last_tile_;
   float bias_error_;
   std::vector<float> limits_;  // [tiles, kTile]
-  Passed* log_;                // [kLogged]
+  Permission<Isa> permission_;
+  Passed* log_;  // [kLogged]
   int logged_ = 0;
 };
 

@@ -49,7 +49,7 @@ class Search {
   // `caution` is the share of the error bound that lows allow for; with 1 they are certain.
   Search(const TopkArguments& args, const Plan& plan, const Batch<Isa>& batch, double caution,
          Workspace& space)
-      : args_(args), plan_(plan), batch_(batch), caution_(caution), permission_(args) {
+      : args_(args), plan_(plan), batch_(batch), caution_(caution) {
     cuts_ = space.take<std::atomic<float>>(batch.count);
     for (int64_t q = 0; q < batch.count; ++q) new (&cuts_[q]) std::atomic<float>(-kInfinity);
     candidates_.resize(static_cast<size_t>(plan.lanes * batch.count));
@@ -263,7 +263,6 @@ class Search {
   const Plan& plan_;
   const Batch<Isa>& batch_;
   const double caution_;
-  const Permission permission_;
   std::atomic<float>* cuts_;            // [count], which the k-th best score should reach
   std::vector<Candidates> candidates_;  // [lanes, count]
 };

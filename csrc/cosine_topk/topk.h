@@ -14,7 +14,7 @@ struct IdLists {
   const int64_t* offsets = nullptr;
 };
 
-// An item must pass every filter that there is.
+// An item must pass every filter that there is. A mask and allow lists do not come together.
 struct TopkFilters {
   const uint8_t* allowed = nullptr;  // [N], for all queries
   const uint8_t* mask = nullptr;     // [B, N], contiguous
