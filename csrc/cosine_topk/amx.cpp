@@ -49,7 +49,6 @@ using Compare = Avx512Compare;
 #endif
 
 constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kPrefetch = 8192;  // bytes ahead: what memory delivers while it is asked
 
 struct Amx : Compare {
   using Code = int8_t;
@@ -78,8 +77,8 @@ struct Amx : Compare {
 
   static void prefetch(const int8_t* const* blocks, int64_t skip) {
     for (int64_t line = 0; line < kTileBytes; line += 64) {
-      __builtin_prefetch(blocks[0] + skip + line + kPrefetch);
-      __builtin_prefetch(blocks[1] + skip + line + kPrefetch);
+      __builtin_prefetch(blocks[0] + skip + line + kPrefetch, 0, 2);
+      __builtin_prefetch(blocks[1] + skip + line + kPrefetch, 0, 2);
     }
   }
 

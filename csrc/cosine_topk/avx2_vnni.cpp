@@ -34,8 +34,6 @@ LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX2_VNNI)
 namespace llmrec {
 namespace {
 
-constexpr int64_t kPrefetch = 4096;  // bytes ahead: what memory delivers while it is asked
-
 struct Avx2Vnni : Avx2Compare {
   using Code = int8_t;
   static constexpr int64_t kTile = 12, kRows = 6, kDepth = 4, kGroup = 4;
@@ -71,7 +69,7 @@ struct Avx2Vnni : Avx2Compare {
     __m256i high[] = {low[q]...};
     for (int64_t group = 0; group < groups; ++group, codes += kRows * 4, items += 64) {
       if constexpr (sizeof...(q) <= 2)  // items come from memory
-        _mm_prefetch(reinterpret_cast<const char*>(items) + kPrefetch, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(items) + kPrefetch, _MM_HINT_T1);
       const auto* from = reinterpret_cast<const __m256i*>(items);
       const __m256i a = _mm256_xor_si256(_mm256_loadu_si256(from), sign);
       const __m256i b = _mm256_xor_si256(_mm256_loadu_si256(from + 1), sign);

@@ -35,8 +35,6 @@ LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
 namespace llmrec {
 namespace {
 
-constexpr int64_t kPrefetch = 8192;  // bytes ahead: what memory delivers while it is asked
-
 struct Avx512 : Avx512Compare {
   static int parts(int64_t) { return 1; }
 
@@ -74,8 +72,8 @@ struct Avx512 : Avx512Compare {
       const int8_t* first = blocks[0] + group * 64;
       const int8_t* second = blocks[1] + group * 64;
       if constexpr (sizeof...(q) <= 8) {  // items come from memory
-        _mm_prefetch(first + kPrefetch, _MM_HINT_T0);
-        _mm_prefetch(second + kPrefetch, _MM_HINT_T0);
+        _mm_prefetch(first + kPrefetch, _MM_HINT_T1);
+        _mm_prefetch(second + kPrefetch, _MM_HINT_T1);
       }
       const __m512i a = _mm512_xor_si512(_mm512_loadu_si512(first), sign);
       const __m512i b = _mm512_xor_si512(_mm512_loadu_si512(second), sign);

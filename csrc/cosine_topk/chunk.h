@@ -22,6 +22,7 @@ namespace llmrec {
 namespace {
 
 constexpr int64_t kStrip = 32;           // items
+constexpr int64_t kPrefetch = 16384;     // bytes ahead of the scan, into the L2 cache
 constexpr int64_t kSpare = 1024;         // bytes that a tile may read past a block
 constexpr float kLargestBias = 0x1p40f;  // a larger one passes every test but the last
 
