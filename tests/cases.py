@@ -15,7 +15,7 @@ import torch
 from llmrec_kernels import TopK, cosine_topk, quantize
 
 STORAGES = ("float32", "float16", "bfloat16", "float64", "int8", "int8-symmetric", "int4")
-STORAGES += ("int4-symmetric",)
+STORAGES += ("int4-symmetric", "fp8_e4m3")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def stored(vectors: torch.Tensor, storage: str) -> Any:
-    if storage.startswith("int"):
+    if storage.startswith(("int", "fp8")):
         dtype, _, scheme = storage.partition("-")
         return quantize(vectors, dtype, scheme=scheme or "affine")
     return vectors.to(getattr(torch, storage))

@@ -26,9 +26,15 @@ def widen(vectors: Any) -> Array:
     The product is rounded to float32 before the sum is.
     """
     if isinstance(vectors, QuantizedTable):
-        bits = {"int8": 8, "int4": 4}[vectors.dtype]
+        if vectors.dtype == "fp8_e4m3":
+            return _fp8(vectors.codes) * vectors.scale.numpy()[:, None]
+        bits = {"int8": 8, "int4": 4}.get(vectors.dtype)
+        if bits is None:
+            return widen(vectors.codes)
         return _decode(vectors.codes, vectors.scale, vectors.bias, bits, vectors.dim)
     if isinstance(vectors, PackedItems):
+        if vectors.data.dtype == torch.float8_e4m3fn:
+            return _fp8(vectors.data) * vectors.scale.numpy()[:, None]
         if vectors.bits:
             return _decode(vectors.data, vectors.scale, vectors.bias, vectors.bits, vectors.dim)
         vectors = vectors.data
@@ -36,6 +42,17 @@ def widen(vectors: Any) -> Array:
         vectors = vectors.detach().cpu().to(torch.float32).numpy()
     with np.errstate(over="ignore"):
         return np.asarray(vectors).astype(np.float32)
+
+
+def _fp8(codes: Any) -> Array:
+    """e4m3: a sign, four bits of exponent with bias 7, three of fraction, no infinities."""
+    raw = codes.view(torch.uint8).numpy().astype(np.int64)
+    exponent, fraction = raw >> 3 & 15, raw & 7
+    magnitude = np.where(
+        exponent == 0, fraction * 2.0**-9, (8 + fraction) * 2.0 ** (exponent - 10.0)
+    )
+    magnitude[(raw & 127) == 127] = np.nan
+    return np.where(raw >= 128, -magnitude, magnitude).astype(np.float32)
 
 
 def _decode(codes: Any, scale: Any, bias: Any, bits: int, dim: int) -> Array:

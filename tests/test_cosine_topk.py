@@ -193,13 +193,16 @@ def tables(draw: st.DrawFn, width: int, dim: int) -> Any:
     codes = torch.randint(
         low,
         high,
-        (width, dim if dtype == "int8" else (dim + 1) // 2),
+        (width, (dim + 1) // 2 if dtype == "int4" else dim),
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.int8 if signed else torch.uint8,
     )
-    kind = torch.float32 if dtype == "int8" else torch.float16
-    extremes = [1e-42, 1e-30, 1e30] if dtype == "int8" else [6e-8, 1e-5, 4000.0]
+    kind = torch.float16 if dtype == "int4" else torch.float32
+    extremes = [6e-8, 1e-5, 4000.0] if dtype == "int4" else [1e-42, 1e-30, 1e30]
     scale = floats(draw, [1.0, 0.5, 1 / 3, 0.1, *extremes], width).to(kind)
+    if dtype == "fp8_e4m3":
+        codes = codes.where(codes & 127 < 127, 0).view(torch.float8_e4m3fn)  # all but NaN
+        return QuantizedTable(codes, scale, None, dtype, dim)
     bias = None if scheme else floats(draw, PLAIN, width).to(kind)
     return QuantizedTable(codes, scale, bias, dtype, dim)
 

@@ -79,7 +79,7 @@ def test_what_a_pack_takes_is_what_it_says(backend: str, storage: str) -> None:
     packed = pack(stored(random(32, 11), storage), backend=backend)
     assert (len(packed), packed.shape, packed.dim) == (32, (32, 11), 11)
     row = {"float16": 22, "bfloat16": 22, "int8": 11 + 8, "int8-symmetric": 11 + 4, "int4": 6 + 4}
-    row |= {"int4-symmetric": 6 + 2}
+    row |= {"int4-symmetric": 6 + 2, "fp8_e4m3": 11 + 4}
     assert packed.nbytes == held(packed) == 32 * (row.get(storage, 44) + 8 + 12 + 8)
     packed.append(stored(random(1, 11), storage), backend=backend)  # with room for 31 more
     assert packed.nbytes == held(packed) == 64 * (row.get(storage, 44) + 8 + 12 + 8)

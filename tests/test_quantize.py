@@ -177,7 +177,8 @@ def test_what_a_table_takes_is_what_it_says(
     metadata = {"int8": 4, "int4": 2}[dtype] * (2 if scheme == "affine" else 1)
     assert table.nbytes == 20 * (row + metadata)
     tensors = [t for t in (table.codes, table.scale, table.bias) if t is not None]
-    assert table.nbytes == sum(t.untyped_storage().nbytes() for t in tensors)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+    assert table.nbytes == sum(storage.nbytes() for storage in storages.values())
     assert (table.bias is None) == (scheme == "symmetric")
     assert table.scale.dtype == STORED[dtype]
     assert (len(table), table.shape, table.scheme) == (20, (20, dim), scheme)

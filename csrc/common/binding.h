@@ -88,6 +88,10 @@ struct HeldRows {
 };
 
 inline Storage storage_of(ScalarType dtype, int64_t bits, bool has_bias) {
+  if (bits == 8 && dtype == ScalarType::Float8_e4m3fn) {
+    check_value(!has_bias, "float8 rows have no bias");
+    return Storage::fp8_e4m3;
+  }
   if (bits == 8) return has_bias ? Storage::int8_affine : Storage::int8_symmetric;
   if (bits == 4) return has_bias ? Storage::int4_affine : Storage::int4_symmetric;
   check_value(bits == 0, "bits is ", bits, "; expected 0, 4 or 8");
@@ -98,6 +102,17 @@ inline Storage storage_of(ScalarType dtype, int64_t bits, bool has_bias) {
   return Storage::float32;
 }
 
+// Scales or biases, which keep their stride: where they alternate, a row's are in one cache line.
+inline MaybeTensor checked_numbers(const char* name, const MaybeTensor& tensor, ScalarType dtype,
+                                   int64_t length) {
+  if (!tensor) return std::nullopt;
+  check_value(tensor->dim() == 1 && tensor->numel() == length, name, " has ", tensor->numel(),
+              " entries in ", tensor->dim(), " dimensions; expected ", length, " in one");
+  check_value(tensor->scalar_type() == dtype, name, " has dtype number ",
+              static_cast<int>(tensor->scalar_type()), "; expected ", static_cast<int>(dtype));
+  return tensor;
+}
+
 inline HeldRows hold_rows(const Tensor& data, const MaybeTensor& scale, const MaybeTensor& bias,
                           const MaybeTensor& inverse_norms, int64_t bits, int64_t dim) {
   check_value(data.dim() == 2, "data has ", data.dim(), " dimensions; expected 2");
@@ -106,18 +121,23 @@ inline HeldRows hold_rows(const Tensor& data, const MaybeTensor& scale, const Ma
   const int64_t width = bits == 4 ? (dim + 1) / 2 : dim;
   check_value(data.size(1) == width, "data has ", data.size(1), " columns; expected ", width);
   check_value((bits == 0) == !scale.has_value(), "scale and bits disagree");
-  if (bits != 0) {
+  if (bits != 0 && held.rows.storage != Storage::fp8_e4m3) {
     const bool signed_bytes = held.rows.storage == Storage::int8_symmetric;
     check_value(data.scalar_type() == (signed_bytes ? ScalarType::Char : ScalarType::Byte),
                 "data has dtype number ", static_cast<int>(data.scalar_type()),
-                "; expected uint8 codes, or int8 without a bias");
+                "; expected uint8 codes, or int8 or float8_e4m3fn without a bias");
   }
   const bool side_by_side = data.size(1) <= 1 || data.stride(1) == 1;
   held.data = side_by_side ? data : torch::stable::contiguous(data);
   const ScalarType metadata = bits == 4 ? ScalarType::Half : ScalarType::Float;
   held.rows.count = held.data.size(0);
-  held.scale = checked_vector("scale", scale, metadata, held.rows.count);
-  held.bias = checked_vector("bias", bias, metadata, held.rows.count);
+  held.scale = checked_numbers("scale", scale, metadata, held.rows.count);
+  held.bias = checked_numbers("bias", bias, metadata, held.rows.count);
+  if (held.bias && held.bias->stride(0) != held.scale->stride(0)) {
+    held.scale = torch::stable::contiguous(*held.scale);
+    held.bias = torch::stable::contiguous(*held.bias);
+  }
+  if (held.scale) held.rows.number_stride = held.scale->stride(0);
   held.inverse_norms =
       checked_vector("inverse_norms", inverse_norms, ScalarType::Double, held.rows.count);
   held.rows.data = held.data.const_data_ptr();

@@ -13,7 +13,23 @@ enum class Storage {
   int8_symmetric,  // int8 codes, float32 scale per row
   int4_affine,     // uint8 of two codes, low nibble first, float16 scale and bias per row
   int4_symmetric,  // the same with signed nibbles, float16 scale per row
+  fp8_e4m3,        // four bits of exponent and three of mantissa, float32 scale per row
 };
+
+constexpr bool is_affine(Storage storage) {
+  return storage == Storage::int8_affine || storage == Storage::int4_affine;
+}
+
+constexpr bool is_nibbles(Storage storage) {
+  return storage == Storage::int4_affine || storage == Storage::int4_symmetric;
+}
+
+// Bits of an element.
+constexpr int64_t bits_of(Storage storage) {
+  if (storage == Storage::float32) return 32;
+  if (storage == Storage::float16 || storage == Storage::bfloat16) return 16;
+  return is_nibbles(storage) ? 4 : 8;
+}
 
 struct Rows {
   const void* data = nullptr;
@@ -23,6 +39,7 @@ struct Rows {
   Storage storage = Storage::float32;
   const void* scale = nullptr;
   const void* bias = nullptr;
+  int64_t number_stride = 1;              // of scale and bias, in numbers: 2 where they alternate
   const double* inverse_norms = nullptr;  // optional
 };
 

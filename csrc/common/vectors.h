@@ -19,6 +19,10 @@ typedef int32_t Ints __attribute__((vector_size(64)));
 typedef double Doubles __attribute__((vector_size(64)));
 typedef float HalfFloats __attribute__((vector_size(32)));
 typedef int8_t Bytes __attribute__((vector_size(16)));
+typedef uint8_t UnsignedBytes __attribute__((vector_size(16)));
+typedef uint16_t UnsignedShorts __attribute__((vector_size(32)));
+typedef uint16_t EightShorts __attribute__((vector_size(16)));
+typedef uint8_t EightBytes __attribute__((vector_size(8)));
 
 template <class Vector>
 inline void load(const void* from, Vector& vector) {

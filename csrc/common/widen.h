@@ -57,16 +57,41 @@ inline uint16_t bfloat16_of_float(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
+// The finite e4m3 with the infinities' codes: S.1111.111 alone is no number.
+inline float float_of_fp8(uint8_t code) {
+  const uint32_t magnitude = code & 0x7fu;
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-9f;
+  const uint32_t missing = magnitude == 0x7fu ? 0x7f800000u : 0;
+  const uint32_t normal = ((magnitude << 20) + 0x3c000000u) | missing;
+  const uint32_t bits = magnitude < 8 ? bits_of_float(subnormal) : normal;
+  return float_of_bits(bits | (uint32_t{code & 0x80u} << 24));
+}
+
+// Round to nearest even; of a finite number, which becomes a finite one.
+inline uint8_t fp8_of_float(float value) {
+  const uint32_t bits = bits_of_float(value);
+  const auto sign = static_cast<uint8_t>((bits >> 24) & 0x80u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x43e00000u) return sign | 0x7eu;  // above 448
+  if (magnitude < 0x3c800000u) {
+    // Subnormal: adding 2^14 leaves multiples of 2^-9, rounded, at the bottom of the sum.
+    const float sum = float_of_bits(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (bits_of_float(sum) - 0x46800000u));
+  }
+  const uint32_t odd = (magnitude >> 20) & 1;
+  return static_cast<uint8_t>(sign | ((magnitude - 0x3c000000u + 0x7ffffu + odd) >> 20));
+}
+
 inline const char* row_start(const Rows& rows, int64_t row) {
   return static_cast<const char*>(rows.data) + row * rows.stride;
 }
 
-inline float float_at(const void* values, int64_t i) {
-  return static_cast<const float*>(values)[i];
-}
-
-inline float half_at(const void* values, int64_t i) {
-  return float_of_half(static_cast<const uint16_t*>(values)[i]);
+// A row's scale or bias.
+inline float number_at(const Rows& rows, const void* numbers, int64_t row) {
+  if (numbers == nullptr) return 0.0f;
+  const int64_t i = row * rows.number_stride;
+  return is_nibbles(rows.storage) ? float_of_half(static_cast<const uint16_t*>(numbers)[i])
+                                  : static_cast<const float*>(numbers)[i];
 }
 
 // Codes are widened as scale * code, rounded, + bias, rounded.
@@ -84,36 +109,35 @@ inline const float* widen_row(const Rows& rows, int64_t row, float* scratch) {
   const char* start = row_start(rows, row);
   const auto* bytes = reinterpret_cast<const uint8_t*>(start);
   const auto* halves = reinterpret_cast<const uint16_t*>(start);
+  const float scale = number_at(rows, rows.scale, row), bias = number_at(rows, rows.bias, row);
   switch (rows.storage) {
     case Storage::float32:
       return reinterpret_cast<const float*>(start);
     case Storage::float16:
       for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = float_of_half(halves[j]);
-      return scratch;
+      break;
     case Storage::bfloat16:
       for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = float_of_bfloat16(halves[j]);
-      return scratch;
+      break;
     case Storage::int8_affine:
-      widen_bytes(bytes, rows.dim, float_at(rows.scale, row), float_at(rows.bias, row), scratch);
-      return scratch;
+      widen_bytes(bytes, rows.dim, scale, bias, scratch);
+      break;
     case Storage::int8_symmetric: {
-      const float scale = float_at(rows.scale, row);
       const auto* codes = reinterpret_cast<const int8_t*>(start);
       for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = scale * static_cast<float>(codes[j]);
-      return scratch;
+      break;
     }
-    case Storage::int4_affine: {
-      const float scale = half_at(rows.scale, row), bias = half_at(rows.bias, row);
+    case Storage::int4_affine:
       for (int64_t j = 0; j < rows.dim; ++j)
         scratch[j] = scale * static_cast<float>(nibble_at(bytes, j)) + bias;
-      return scratch;
-    }
-    case Storage::int4_symmetric: {
-      const float scale = half_at(rows.scale, row);
+      break;
+    case Storage::int4_symmetric:
       for (int64_t j = 0; j < rows.dim; ++j)
         scratch[j] = scale * static_cast<float>((nibble_at(bytes, j) ^ 8) - 8);
-      return scratch;
-    }
+      break;
+    case Storage::fp8_e4m3:
+      for (int64_t j = 0; j < rows.dim; ++j) scratch[j] = scale * float_of_fp8(bytes[j]);
+      break;
   }
   return scratch;
 }

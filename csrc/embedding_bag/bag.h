@@ -25,6 +25,6 @@ struct BagArguments {
 
 using BagKernel = void(const BagArguments&, const Parallel&);
 
-BagKernel embedding_bag_scalar;
+BagKernel embedding_bag_scalar, embedding_bag_avx2, embedding_bag_avx512, embedding_bag_neon;
 
 }  // namespace llmrec

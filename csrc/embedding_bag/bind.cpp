@@ -8,7 +8,14 @@
 namespace llmrec {
 namespace {
 
-const Table<BagKernel> table("embedding_bag", {{Level::scalar, embedding_bag_scalar}});
+const Table<BagKernel> table("embedding_bag", {
+#if defined(__x86_64__)
+                                                  {Level::avx512, embedding_bag_avx512},
+                                                  {Level::avx2, embedding_bag_avx2},
+#elif defined(__aarch64__)
+                                                  {Level::neon, embedding_bag_neon},
+#endif
+                                                  {Level::scalar, embedding_bag_scalar}});
 
 // In the order of OUT_DTYPES in reference.py.
 constexpr ScalarType kOutTypes[] = {ScalarType::Float, ScalarType::Half, ScalarType::BFloat16};

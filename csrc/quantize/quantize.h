@@ -10,18 +10,41 @@
 namespace llmrec {
 
 struct QuantizeArguments {
-  Rows weight;             // [V, dim], floating point
-  int bits = 8;            // 8 or 4
-  bool symmetric = false;  // signed codes and no bias
-  void* codes = nullptr;   // [V, dim] or [V, ceil(dim / 2)] bytes
-  void* scale = nullptr;   // [V] float32 for 8 bits, float16 for 4
-  void* bias = nullptr;    // [V] likewise; not written for the symmetric scheme
+  Rows weight;              // [V, dim], floating point
+  Storage storage;          // what becomes of it
+  void* codes = nullptr;    // [V, code_bytes(storage, dim)]
+  void* numbers = nullptr;  // [V, numbers_of(storage)]: scale, then bias; float16 for 4 bits
 };
+
+constexpr int64_t code_bytes(Storage storage, int64_t dim) {
+  return (dim * bits_of(storage) + 7) / 8;
+}
+
+// How many numbers come with a row.
+constexpr int64_t numbers_of(Storage storage) {
+  return bits_of(storage) > 8 ? 0 : is_affine(storage) ? 2 : 1;
+}
+
+// The largest code; of fp8, what it stands for.
+constexpr int largest_code_of(Storage storage) {
+  switch (storage) {
+    case Storage::int8_affine:
+      return 255;
+    case Storage::int8_symmetric:
+      return 127;
+    case Storage::int4_affine:
+      return 15;
+    case Storage::int4_symmetric:
+      return 7;
+    default:
+      return 448;
+  }
+}
 
 // Notes the first row that is not finite, and the first whose range does not fit.
 using QuantizeKernel = void(const QuantizeArguments&, FirstBad& not_finite, FirstBad& too_wide,
                             const Parallel&);
 
-QuantizeKernel quantize_scalar;
+QuantizeKernel quantize_scalar, quantize_avx2, quantize_avx512, quantize_neon;
 
 }  // namespace llmrec

@@ -46,12 +46,12 @@ class Rows(NamedTuple):
     Parameters
     ----------
     data : Tensor
-        `[N, dim]` float32, float16 or bfloat16 where `bits` is 0; `[N, dim]` uint8 (affine)
-        or int8 (symmetric) where it is 8; `[N, ceil(dim / 2)]` uint8, low nibble first, where
-        it is 4.
+        `[N, dim]` float32, float16 or bfloat16 where `bits` is 0; `[N, dim]` uint8 (affine),
+        int8 (symmetric) or float8_e4m3fn where it is 8; `[N, ceil(dim / 2)]` uint8, low nibble
+        first, where it is 4.
     scale, bias : Tensor, [N], or None
-        A row is `scale * code + bias`; float32 for 8 bits, float16 for 4. No bias makes the
-        codes signed.
+        A row is `scale * code + bias`; float32 for 8 bits, float16 for 4. No bias makes integer
+        codes signed. Any stride.
     bits : int
         0 for floating point, or 8, or 4.
     dim : int
@@ -72,7 +72,7 @@ class Rows(NamedTuple):
 
     def widen(self, index: slice | Tensor) -> Tensor:
         """Exactly these rows in float32, [n, dim]: scale × code, rounded, + bias, rounded."""
-        data = self.data[index]
+        data = indexable(self.data)[index].view(self.data.dtype)
         if self.bits == 0:
             return data.float()
         assert self.scale is not None
@@ -92,6 +92,11 @@ class Rows(NamedTuple):
         """Bytes of everything that is held."""
         sketch = () if self.sketch is None else self.sketch
         return nbytes(self.data, self.scale, self.bias, self.inverse_norms, *sketch)
+
+
+def indexable(data: Tensor) -> Tensor:
+    """The same memory in a type that torch can index, where it cannot index this one."""
+    return data.view(torch.uint8) if data.dtype == torch.float8_e4m3fn else data
 
 
 class RowStore(ABC):

@@ -296,8 +296,10 @@ def _packed(rows: Rows, backend: str | None) -> Rows:
     data, inverse_norms, *sketch = op(
         rows.data.detach(), rows.scale, rows.bias, rows.bits, rows.dim
     )
-    scale = None if rows.scale is None else rows.scale.clone()
-    bias = None if rows.bias is None else rows.bias.clone()
+    scale, bias = (
+        None if numbers is None else numbers.clone(memory_format=torch.contiguous_format)
+        for numbers in (rows.scale, rows.bias)
+    )
     return Rows(data, scale, bias, rows.bits, rows.dim, inverse_norms, Sketch(*sketch))
 
 
@@ -310,6 +312,6 @@ def _of(rows: Rows) -> PackedItems:
 
 def _storage(rows: Rows) -> str:
     """How the rows are kept, in words."""
-    if rows.bits == 0:
+    if rows.data.dtype.is_floating_point:
         return str(rows.data.dtype).removeprefix("torch.")
     return f"int{rows.bits} codes {'without' if rows.bias is None else 'with'} a bias"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.ops.pack import layout
-from llmrec_kernels.ops.rows import Rows, Sketch
+from llmrec_kernels.ops.rows import Rows, Sketch, indexable
 
 SMALLEST = 16  # rows that there is always room for, once there was any
 
@@ -124,7 +124,7 @@ class Room:
 
 def _columns(rows: Rows) -> list[Tensor]:
     """The tensors with an entry for each row: all but the codes of the sketch."""
-    columns = (rows.data, rows.scale, rows.bias, rows.inverse_norms, *(rows.sketch or ())[1:])
+    columns = (indexable(rows.data), rows.scale, rows.bias, rows.inverse_norms, *(rows.sketch or ())[1:])
     return [column for column in columns if column is not None]
 
 
@@ -134,7 +134,7 @@ def _mapped(
     """The rows with every tensor that has an entry for each, and the codes, put through these."""
     sketch = rows.sketch
     return rows._replace(
-        data=each(rows.data),
+        data=each(indexable(rows.data)).view(rows.data.dtype),
         scale=None if rows.scale is None else each(rows.scale),
         bias=None if rows.bias is None else each(rows.bias),
         inverse_norms=None if rows.inverse_norms is None else each(rows.inverse_norms),

@@ -9,22 +9,27 @@ from torch import Tensor
 
 from llmrec_kernels.cost import Cost, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define
-from llmrec_kernels.ops.quantize.reference import STORED, quantize
+from llmrec_kernels.ops.quantize.reference import BITS, DTYPES, FLOAT_CODES, STORED, quantize
 
 OP = "quantize"
 
-SCHEMA = "(Tensor weight, int bits, bool symmetric) -> (Tensor codes, Tensor scale, Tensor bias)"
+# A row's scale and bias come in one tensor, side by side: a lookup then reads one cache line.
+SCHEMA = "(Tensor weight, int dtype, bool symmetric) -> (Tensor codes, Tensor numbers)"
 
 
-def _fake(weight: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     rows, dim = weight.shape
+    name = DTYPES[dtype]
+    if name in FLOAT_CODES:
+        codes = weight.new_empty(rows, dim, dtype=FLOAT_CODES[name])
+        return codes, weight.new_empty(rows, int(name == "fp8_e4m3"), dtype=torch.float32)
+    bits = BITS[name]
     code_dtype = torch.int8 if symmetric and bits == 8 else torch.uint8
     codes = weight.new_empty(rows, dim if bits == 8 else (dim + 1) // 2, dtype=code_dtype)
-    scale = weight.new_empty(rows, dtype=STORED[bits])
-    return codes, scale, scale.new_empty(0 if symmetric else rows)
+    return codes, weight.new_empty(rows, 1 if symmetric else 2, dtype=STORED[bits])
 
 
-def _cost(weight: Tensor, bits: int, symmetric: bool, *, out: Any) -> Cost:
+def _cost(weight: Tensor, dtype: int, symmetric: bool, *, out: Any) -> Cost:
     # Per element: two comparisons for the range, then subtract, divide, round.
     return Cost(flops=5 * weight.numel(), bytes_read=nbytes(weight), bytes_written=nbytes_of(out))
 

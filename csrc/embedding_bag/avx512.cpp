@@ -1,0 +1,33 @@
+// Pooled embedding lookup in AVX-512.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "common/target.h"
+#include "embedding_bag/bag.h"
+
+LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
+
+#include "common/decode_avx512.h"
+#include "embedding_bag/body.h"
+
+namespace llmrec {
+
+void embedding_bag_avx512(const BagArguments& args, const Parallel& parallel) {
+  embedding_bag<Avx512Decode>(args, parallel);
+}
+
+}  // namespace llmrec
+
+LLMREC_TARGET_END
+
+#endif

@@ -1,0 +1,30 @@
+// Pooled embedding lookup in NEON, which the compiler makes of the vectors.
+#if defined(__aarch64__)
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "common/target.h"
+#include "embedding_bag/bag.h"
+
+LLMREC_TARGET_BEGIN(LLMREC_TARGET_NEON)
+
+#include "embedding_bag/body.h"
+
+namespace llmrec {
+
+void embedding_bag_neon(const BagArguments& args, const Parallel& parallel) {
+  embedding_bag<PortableDecode>(args, parallel);
+}
+
+}  // namespace llmrec
+
+LLMREC_TARGET_END
+
+#endif
