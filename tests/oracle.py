@@ -200,8 +200,19 @@ def pooled(
     weights: Sequence[Sequence[float]] | None = None,
     padding: int | None = None,
 ) -> Array:
-    """Bags pooled in float32 one row after the other, each weighted row rounded before the sum."""
+    """Bags pooled in float32 one row after the other, each weighted row rounded before the sum.
+
+    Of a quantized table (scale x weight) x code is added, and bias x weight apart, which comes last.
+    """
     rows = widen(table)
+    coded = isinstance(table, QuantizedTable) and table.scale is not None and mode != "max"
+    scale, bias = np.ones(len(rows), dtype=np.float32), np.zeros(len(rows), dtype=np.float32)
+    if coded:
+        zeros = None if table.bias is None else torch.zeros_like(table.bias)
+        ones = torch.ones_like(table.scale)
+        rows = widen(QuantizedTable(table.codes, ones, zeros, table.dtype, table.dim))
+        scale = table.scale.float().numpy()
+        bias = bias if table.bias is None else table.bias.float().numpy()
     result = np.zeros((len(bags), rows.shape[1]), dtype=np.float32)
     for number, bag in enumerate(bags):
         shares = [np.float32(1)] * len(bag) if weights is None else list(weights[number])
@@ -211,9 +222,12 @@ def pooled(
                 result[number] = np.max([rows[row] for row, _ in kept], axis=0)
             continue
         total, divisor = np.zeros(rows.shape[1], dtype=np.float32), np.float32(0)
+        last = np.float32(0)
         for row, weight in kept:
-            total = total + (rows[row] if weights is None else rows[row] * weight)
+            total = total + rows[row] * (scale[row] * weight)
+            last = last + bias[row] * weight
             divisor = divisor + weight
+        total = total + last
         if mode == "mean":
             divisor = np.float32(len(kept)) if weights is None else divisor
             total = total / divisor if divisor != 0 else np.zeros_like(total)

@@ -1,10 +1,12 @@
 // Rows of any storage as vectors of sixteen float32 numbers: what widen_row makes, for kernels that
 // stream rows and have no use for a copy. Include it behind LLMREC_TARGET_BEGIN.
 //
-// A level's Isa may know better ways than the compiler for
-//   halves(from, to)     sixteen float16 numbers
-//   to_halves(from, take) the other way, rounded to the nearest even; take(halves) gets them
-//   Nibbles              sixteen 4-bit codes, of rows with the same scale and bias
+// A level's Isa may know better ways than the compiler, which takes vectors of bytes apart:
+//   unsigned_bytes, signed_bytes, shorts   sixteen integers of that kind as Ints
+//   halves                sixteen float16 numbers as Floats
+//   to_halves             the other way, rounded to the nearest even
+//   Nibbles               sixteen 4-bit codes times a factor, or with a scale and a bias
+//   kPanel                how many such vectors of sums the registers hold, and what else is needed
 #pragma once
 
 #include <algorithm>
@@ -21,7 +23,10 @@ namespace {
 
 constexpr int64_t kLine = 64;  // bytes
 
-inline Floats all(float value) { return Floats{} + value; }
+inline Floats all(float value) {
+  return Floats{value, value, value, value, value, value, value, value,
+                value, value, value, value, value, value, value, value};
+}
 
 inline Floats as_floats(const Ints& numbers) { return __builtin_convertvector(numbers, Floats); }
 
@@ -31,21 +36,31 @@ inline Floats of_bits(const Ints& bits) {
   return values;
 }
 
-inline Ints unsigned_bytes(const void* from) {
-  UnsignedBytes bytes;
-  load(from, bytes);
-  return __builtin_convertvector(bytes, Ints);
-}
-
-inline Ints unsigned_shorts(const void* from) {
-  UnsignedShorts shorts;
-  load(from, shorts);
-  return __builtin_convertvector(shorts, Ints);
-}
-
 struct PortableDecode {
+  static constexpr int kPanel = 4;
+
+  static void unsigned_bytes(const void* from, Ints& to) {
+    UnsignedBytes bytes;
+    load(from, bytes);
+    to = __builtin_convertvector(bytes, Ints);
+  }
+
+  static void signed_bytes(const void* from, Ints& to) {
+    Bytes bytes;
+    load(from, bytes);
+    to = __builtin_convertvector(bytes, Ints);
+  }
+
+  static void shorts(const void* from, Ints& to) {
+    UnsignedShorts shorts;
+    load(from, shorts);
+    to = __builtin_convertvector(shorts, Ints);
+  }
+
   static void halves(const void* from, Floats& to) {
-    const Ints half = unsigned_shorts(from), magnitude = half & 0x7fff;
+    Ints half;
+    shorts(from, half);
+    const Ints magnitude = half & 0x7fff;
     const Floats subnormal = as_floats(magnitude) * 0x1p-24f;
     Ints bits;
     std::memcpy(&bits, &subnormal, sizeof bits);
@@ -66,7 +81,19 @@ struct PortableDecode {
    public:
     Nibbles(float scale, float bias) : scale_(all(scale)), bias_(all(bias)) {}
 
-    void at(const void* from, Floats& to) const {
+    void at(const char* from, Floats& to) const {
+      codes(from, to);
+      to = kAffine ? scale_ * to + bias_ : scale_ * to;
+    }
+
+    void add(const char* from, Floats& sums) const {
+      Floats values;
+      codes(from, values);
+      sums += scale_ * values;
+    }
+
+   private:
+    static void codes(const char* from, Floats& to) {
       uint32_t words[2];
       std::memcpy(words, from, sizeof words);
       const auto low = static_cast<int32_t>(words[0]), high = static_cast<int32_t>(words[1]);
@@ -74,10 +101,9 @@ struct PortableDecode {
                          high, high, high, high, high, high, high, high};
       const Ints shift = {0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
       const Ints code = (word >> shift) & 15;
-      to = kAffine ? scale_ * as_floats(code) + bias_ : scale_ * as_floats((code ^ 8) - 8);
+      to = as_floats(kAffine ? code : (code ^ 8) - 8);
     }
 
-   private:
     Floats scale_, bias_;
   };
 };
@@ -87,20 +113,32 @@ template <class Isa, Storage kStorage>
 class Decoder {
  public:
   static constexpr int64_t kPerLine = kLine * 8 / bits_of(kStorage);  // elements of a cache line
+  static constexpr bool kCoded = bits_of(kStorage) <= 8;
 
   Decoder(const Rows& rows, int64_t row)
-      : start_(row_start(rows, row)),
-        numbers_(number_at(rows, rows.scale, row), number_at(rows, rows.bias, row)) {}
+      : Decoder(row_start(rows, row), number_at<kStorage>(rows, rows.scale, row),
+                number_at<kStorage>(rows, rows.bias, row)) {}
+
+  // From where its elements are counted, and with another scale and bias than the row's own.
+  Decoder(const char* start, float scale, float bias) : start_(start), numbers_(scale, bias) {}
 
   // Elements j .. j + 15, of which all must be there; j is even.
-  void at(int64_t j, Floats& to) const { decode(start_ + j * bits_of(kStorage) / 8, to); }
+  void at(int64_t j, Floats& to) const { decode(place(j), to); }
 
   // Elements j .. dim - 1, fewer than sixteen; what comes after them is finite where they are.
   void rest(int64_t j, int64_t dim, Floats& to) const {
-    alignas(64) char padded[kLine] = {};
-    std::memcpy(padded, start_ + j * bits_of(kStorage) / 8,
-                static_cast<size_t>(((dim - j) * bits_of(kStorage) + 7) / 8));
+    alignas(64) char padded[kLine];
+    pad(j, dim, padded);
     decode(padded, to);
+  }
+
+  // Adds scale x code to sums, and no bias; or the elements where there is no scale.
+  void add(int64_t j, Floats& sums) const { add_from(place(j), sums); }
+
+  void add_rest(int64_t j, int64_t dim, Floats& sums) const {
+    alignas(64) char padded[kLine];
+    pad(j, dim, padded);
+    add_from(padded, sums);
   }
 
  private:
@@ -122,29 +160,62 @@ class Decoder {
   }
   using Numbers = std::remove_pointer_t<decltype(numbers_type<kStorage>())>;
 
-  void decode(const char* from, Floats& to) const {
+  const char* place(int64_t j) const { return start_ + bytes_of(kStorage, j); }
+
+  void pad(int64_t j, int64_t dim, char* padded) const {
+    std::memset(padded, 0, kLine);
+    std::memcpy(padded, place(j), static_cast<size_t>(bytes_of(kStorage, dim - j)));
+  }
+
+  // The codes as numbers; of what is no code, the elements.
+  static void codes(const char* from, Floats& to) {
+    Ints integers;
     if constexpr (kStorage == Storage::float32) {
       load(from, to);
     } else if constexpr (kStorage == Storage::float16) {
       Isa::halves(from, to);
     } else if constexpr (kStorage == Storage::bfloat16) {
-      to = of_bits(unsigned_shorts(from) << 16);
+      Isa::shorts(from, integers);
+      to = of_bits(integers << 16);
     } else if constexpr (kStorage == Storage::int8_affine) {
-      to = numbers_.scale * as_floats(unsigned_bytes(from)) + numbers_.bias;
+      Isa::unsigned_bytes(from, integers);
+      to = as_floats(integers);
     } else if constexpr (kStorage == Storage::int8_symmetric) {
-      Bytes bytes;
-      load(from, bytes);
-      to = numbers_.scale * as_floats(__builtin_convertvector(bytes, Ints));
-    } else if constexpr (kStorage == Storage::fp8_e4m3) {
-      const Ints code = unsigned_bytes(from), magnitude = code & 0x7f;
+      Isa::signed_bytes(from, integers);
+      to = as_floats(integers);
+    } else {
+      static_assert(kStorage == Storage::fp8_e4m3);
+      Isa::unsigned_bytes(from, integers);
+      const Ints magnitude = integers & 0x7f;
       const Floats subnormal = as_floats(magnitude) * 0x1p-9f;
       Ints bits;
       std::memcpy(&bits, &subnormal, sizeof bits);
       const Ints missing = (magnitude == 0x7f) & 0x7f800000;
       const Ints normal = ((magnitude << 20) + 0x3c000000) | missing;
-      to = numbers_.scale * of_bits((magnitude < 8 ? bits : normal) | ((code & 0x80) << 24));
-    } else {
+      to = of_bits((magnitude < 8 ? bits : normal) | ((integers & 0x80) << 24));
+    }
+  }
+
+  void decode(const char* from, Floats& to) const {
+    if constexpr (is_nibbles(kStorage)) {
       numbers_.at(from, to);
+    } else {
+      codes(from, to);
+      if constexpr (kCoded) to = numbers_.scale * to;
+      if constexpr (is_affine(kStorage)) to = to + numbers_.bias;
+    }
+  }
+
+  void add_from(const char* from, Floats& sums) const {
+    if constexpr (is_nibbles(kStorage)) {
+      numbers_.add(from, sums);
+    } else {
+      Floats values;
+      codes(from, values);
+      if constexpr (kCoded)
+        sums += numbers_.scale * values;
+      else
+        sums += values;
     }
   }
 
@@ -177,41 +248,6 @@ void with_storage(Storage storage, const Use& use) {
       return use(StorageIs<Storage::fp8_e4m3>());
   }
 }
-
-// Asks memory for rows ahead of their use, a cache line at a time while another row is worked on:
-// all lines at once would fill the queue of misses and stall.
-class RowsAhead {
- public:
-  explicit RowsAhead(const Rows& rows)
-      : rows_(rows),
-        bytes_((rows.dim * bits_of(rows.storage) + 7) / 8),
-        number_bytes_(rows.number_stride * (is_nibbles(rows.storage) ? 2 : 4)) {}
-
-  // How many rows: about as many lines as a core can wait for.
-  int64_t distance() const { return std::clamp<int64_t>(kAhead / std::max(kLine, bytes_), 2, 16); }
-
-  // Which row; its first and last line, and its numbers.
-  void begin(int64_t row) {
-    next_ = row_start(rows_, row);
-    if (bytes_ == 0) return;
-    __builtin_prefetch(next_);
-    __builtin_prefetch(next_ + bytes_ - 1);
-    if (rows_.scale != nullptr)
-      __builtin_prefetch(static_cast<const char*>(rows_.scale) + row * number_bytes_);
-    if (rows_.bias != nullptr && rows_.number_stride == 1)
-      __builtin_prefetch(static_cast<const char*>(rows_.bias) + row * number_bytes_);
-  }
-
-  // The line that is so many bytes into the row. No line is past the row's padding to a line.
-  void line(int64_t byte) const { __builtin_prefetch(next_ + byte); }
-
- private:
-  static constexpr int64_t kAhead = 2048;  // bytes
-
-  const Rows& rows_;
-  int64_t bytes_, number_bytes_;
-  const char* next_ = nullptr;
-};
 
 }  // namespace
 }  // namespace llmrec

@@ -31,6 +31,12 @@ constexpr int64_t bits_of(Storage storage) {
   return is_nibbles(storage) ? 4 : 8;
 }
 
+// Bytes of so many elements.
+constexpr int64_t bytes_of(Storage storage, int64_t elements) {
+  if (is_nibbles(storage)) return static_cast<int64_t>(static_cast<uint64_t>(elements + 1) / 2);
+  return elements * (bits_of(storage) / 8);
+}
+
 struct Rows {
   const void* data = nullptr;
   int64_t count = 0;

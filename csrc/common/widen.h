@@ -86,12 +86,20 @@ inline const char* row_start(const Rows& rows, int64_t row) {
   return static_cast<const char*>(rows.data) + row * rows.stride;
 }
 
-// A row's scale or bias.
+// A row's scale or bias; 0 where rows have none.
+template <Storage kStorage>
+inline float number_at(const Rows& rows, const void* numbers, int64_t row) {
+  const int64_t i = row * rows.number_stride;
+  if constexpr (bits_of(kStorage) > 8) return 0.0f;
+  if (!is_affine(kStorage) && numbers == nullptr) return 0.0f;
+  return is_nibbles(kStorage) ? float_of_half(static_cast<const uint16_t*>(numbers)[i])
+                              : static_cast<const float*>(numbers)[i];
+}
+
 inline float number_at(const Rows& rows, const void* numbers, int64_t row) {
   if (numbers == nullptr) return 0.0f;
-  const int64_t i = row * rows.number_stride;
-  return is_nibbles(rows.storage) ? float_of_half(static_cast<const uint16_t*>(numbers)[i])
-                                  : static_cast<const float*>(numbers)[i];
+  return is_nibbles(rows.storage) ? number_at<Storage::int4_affine>(rows, numbers, row)
+                                  : number_at<Storage::int8_affine>(rows, numbers, row);
 }
 
 // Codes are widened as scale * code, rounded, + bias, rounded.

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "common/target.h"
@@ -22,8 +22,8 @@ LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
 
 namespace llmrec {
 
-void embedding_bag_avx512(const BagArguments& args, const Parallel& parallel) {
-  embedding_bag<Avx512Decode>(args, parallel);
+void embedding_bag_avx512(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
+  embedding_bag<Avx512Decode>(args, bad, parallel);
 }
 
 }  // namespace llmrec

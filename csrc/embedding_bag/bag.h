@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/check.h"
 #include "common/parallel.h"
 #include "common/rows.h"
 
@@ -12,7 +13,7 @@ enum class Pooling { sum = 0, mean = 1, max = 2 };
 
 struct BagArguments {
   Rows table;
-  const int64_t* indices = nullptr;  // [nnz], in range
+  const int64_t* indices = nullptr;  // [nnz]
   const int64_t* offsets = nullptr;  // [B + 1], monotone
   int64_t count = 0;                 // B
   Pooling mode = Pooling::sum;
@@ -23,7 +24,8 @@ struct BagArguments {
   void* out = nullptr;                     // [B, dim]
 };
 
-using BagKernel = void(const BagArguments&, const Parallel&);
+// Notes the first entry whose index is out of range.
+using BagKernel = void(const BagArguments&, FirstBad& indices, const Parallel&);
 
 BagKernel embedding_bag_scalar, embedding_bag_avx2, embedding_bag_avx512, embedding_bag_neon;
 

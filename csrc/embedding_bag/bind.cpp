@@ -40,7 +40,6 @@ Tensor embedding_bag_cpu(const Tensor& data, const MaybeTensor& scale, const May
   args.offsets = bounds.const_data_ptr<int64_t>();
   args.count = bounds.numel() - 1;
   check_offsets("offsets", args.offsets, args.count, flat.numel());
-  check_in_range("indices", args.indices, flat.numel(), rows.rows.count);
   args.mode = static_cast<Pooling>(mode);
   args.weights = pointer<float>(weights);
   args.padding_idx = padding_idx;
@@ -48,7 +47,10 @@ Tensor embedding_bag_cpu(const Tensor& data, const MaybeTensor& scale, const May
   args.out_storage = kOutStorages[out_dtype];
   const Tensor out = torch::stable::new_empty(data, {args.count, dim}, kOutTypes[out_dtype]);
   args.out = out.mutable_data_ptr();
-  table.pick()(args, torch_threads());
+  FirstBad out_of_range;
+  table.pick()(args, out_of_range, torch_threads());
+  if (out_of_range.any())
+    check_in_range("indices", args.indices, flat.numel(), rows.rows.count);  // says which
   return out;
 }
 

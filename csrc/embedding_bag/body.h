@@ -1,18 +1,20 @@
 // The pooling that every instruction set's file compiles for itself, behind its target.
 //
-// Pooling is float32 in the order of the indices: a row is widened, multiplied by its weight,
-// rounded, and added, rounded. No sum is reordered and no multiply-add fused, so the result does
-// not depend on the instruction set.
+// Pooling is float32 in the order of the indices. A float row is multiplied by its weight, rounded,
+// and added, rounded. Of a quantized row, (scale x weight) x code is added; bias x weight has a sum
+// of its own, which comes last: one addition less for each element. Nothing is reordered or fused,
+// so the result does not depend on the instruction set.
 //
-// The limit is random reads. The entries of all bags lie one after the other, so that rows are
-// asked for across the ends of bags. A bag's sums stay in the L1 cache: adding to them there costs
-// no more than in registers, because each row takes longer than a store and its load.
+// The limit is random reads. A panel of columns, whose sums the registers hold, is pooled for all
+// bags of a task before the next: then rows are asked for ahead of their use across the ends of
+// bags, and a panel's cache lines are its own.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include "common/decode.h"
@@ -23,6 +25,7 @@ namespace llmrec {
 namespace {
 
 constexpr int64_t kBagsPerTask = 32;
+constexpr int64_t kLinesAhead = 64;  // cache lines that are on their way
 
 enum class Use { sum, weighted, max };
 
@@ -32,127 +35,174 @@ class Pool {
   explicit Pool(const BagArguments& args)
       : args_(args),
         dim_(args.table.dim),
-        ahead_(args.table),
-        space_(static_cast<size_t>(dim_ + 2 * kWide)) {
-    // A vector of Floats would be a function of the standard library's, compiled for one level.
-    void* start = space_.data();
-    size_t bytes = space_.size() * sizeof(float);
-    sums_ = static_cast<float*>(std::align(sizeof(Floats), sizeof(Floats), start, bytes));
-  }
+        padded_((args.table.dim + kWide - 1) / kWide * kWide),
+        sums_(direct() ? 0 : static_cast<size_t>(kBagsPerTask * padded_)) {}
 
-  void bags(int64_t first, int64_t last) {
-    const int64_t end = args_.offsets[last];
-    for (int64_t bag = first; bag < last; ++bag) {
-      const float divisor = pool(bag, end);
-      finish(divisor);
-      write(bag);
+  // Notes the first entry whose index is out of range; then nothing is read.
+  void bags(int64_t first, int64_t last, FirstBad& bad) {
+    if (!in_range(args_.offsets[first], args_.offsets[last], bad)) return;
+    int64_t j = 0;
+    while (j + kWide <= dim_) j += panels<Isa::kPanel>(first, last, j);
+    if (j < dim_) panel<true>(first, last, j, std::make_integer_sequence<int, 1>());
+    for (int64_t bag = first; bag < last && !direct(); ++bag) {
+      float* sums = sums_.data() + (bag - first) * padded_;
+      finish(bag - first, sums);
+      write(bag, sums);
     }
   }
 
  private:
-  // Pools a bag and returns what a mean divides by: its entries, or their weights.
-  float pool(int64_t bag, int64_t end) {
-    constexpr float kStart = kUse == Use::max ? -std::numeric_limits<float>::infinity() : 0.0f;
-    start(kStart);
-    float divisor = 0.0f;  // the weights' sum
-    int64_t entries = 0;   // an integer: float32 stops counting at 2^24
-    const int64_t distance = ahead_.distance();
-    for (int64_t entry = args_.offsets[bag]; entry < args_.offsets[bag + 1]; ++entry) {
-      ahead_.begin(args_.indices[std::min(entry + distance, end - 1)]);
-      const int64_t index = args_.indices[entry];
-      if (index == args_.padding_idx) continue;
-      const float weight = kUse == Use::weighted ? args_.weights[entry] : 1.0f;
-      add(Decoder<Isa, kStorage>(args_.table, index), all(weight));
-      divisor += weight;
-      ++entries;
-    }
-    if (kUse == Use::max && entries == 0) start(0.0f);
-    return kUse == Use::weighted ? divisor : static_cast<float>(entries);
+  bool in_range(int64_t first, int64_t last, FirstBad& bad) const {
+    const auto rows = static_cast<uint64_t>(args_.table.count);
+    uint64_t wrong = 0;
+    for (int64_t entry = first; entry < last; ++entry)
+      wrong |= static_cast<uint64_t>(static_cast<uint64_t>(args_.indices[entry]) >= rows);
+    for (int64_t entry = first; wrong != 0 && entry < last; ++entry)
+      if (static_cast<uint64_t>(args_.indices[entry]) >= rows) return bad.note(entry), false;
+    return true;
   }
 
-  void start(float value) { std::fill_n(sums_, dim_, value); }
+  // Whether sums are results: then they go where those belong.
+  bool direct() const {
+    return args_.out_storage == Storage::float32 && args_.mode != Pooling::mean && !args_.normalize;
+  }
 
-  void add(const Decoder<Isa, kStorage>& row, const Floats& weight) {
-    constexpr int64_t kPerLine = Decoder<Isa, kStorage>::kPerLine;
-    Floats values;
-    int64_t j = 0;
-    for (; j + kPerLine <= dim_; j += kPerLine) {
-      ahead_.line(j * bits_of(kStorage) / 8);
-      for (int64_t i = 0; i < kPerLine; i += kWide) {
-        row.at(j + i, values);
-        combine(values, weight, sums_ + j + i);
+  using Row = Decoder<Isa, kStorage>;
+  static constexpr int64_t kVectorBytes = bytes_of(kStorage, kWide);
+  static constexpr bool kScaled = bits_of(kStorage) <= 8;
+
+  // The largest panel from column j on; returns how many columns it has.
+  template <int kCount>
+  int64_t panels(int64_t first, int64_t last, int64_t j) {
+    if constexpr (kCount > 1)
+      if (j + kCount * kWide > dim_) return panels<kCount / 2>(first, last, j);
+    panel<false>(first, last, j, std::make_integer_sequence<int, kCount>());
+    return kCount * kWide;
+  }
+
+  // A few vectors of columns, from column j on, of all bags; or the last, of which some are there.
+  template <bool kRest, int... v>
+  void panel(int64_t first, int64_t last, int64_t j, std::integer_sequence<int, v...>) {
+    constexpr int64_t kBytes = sizeof...(v) * kVectorBytes;
+    constexpr int64_t kDistance =
+        std::clamp<int64_t>(kLinesAhead * kLine / (kBytes + kLine), 2, 32);
+    const bool aligned = args_.table.stride % kLine == 0;
+    // Copies, which no store through a pointer can change.
+    const BagArguments args = args_;
+    const int64_t left = dim_ - j, end = args.offsets[last], skip = bytes_of(kStorage, j);
+    for (int64_t bag = first; bag < last; ++bag) {
+      constexpr float kStart = kUse == Use::max ? -std::numeric_limits<float>::infinity() : 0.0f;
+      Floats sums[] = {(static_cast<void>(v), all(kStart))...};
+      float divisor = 0.0f, biases = 0.0f;
+      int64_t entries = 0;  // an integer: float32 stops counting at 2^24
+      for (int64_t entry = args.offsets[bag]; entry < args.offsets[bag + 1]; ++entry) {
+        const int64_t later = args.indices[std::min(entry + kDistance, end - 1)];
+        const char* ahead = row_start(args.table, later) + skip;
+        fetch_numbers(args.table, later);
+        const int64_t index = args.indices[entry];
+        const float weight = kUse == Use::weighted ? args.weights[entry] : 1.0f;
+        float scale = number_at<kStorage>(args.table, args.table.scale, index);
+        float bias = number_at<kStorage>(args.table, args.table.bias, index);
+        if (kUse == Use::weighted) scale *= weight, bias *= weight;
+        if (!aligned) __builtin_prefetch(ahead + (kRest ? 0 : kBytes - 1));
+        if (index == args.padding_idx) continue;
+        const Row row(row_start(args.table, index) + skip, scale, bias);
+        ((fetch_line<v>(ahead), combine<kRest>(row, all(weight), v * kWide, left, sums[v])), ...);
+        if (kUse == Use::weighted) divisor += weight;
+        biases += bias;
+        ++entries;
+      }
+      if (kUse == Use::max && entries == 0) ((sums[v] = Floats{}), ...);
+      if (is_affine(kStorage) && kUse != Use::max) ((sums[v] += biases), ...);
+      if (direct()) {
+        float* to = static_cast<float*>(args.out) + bag * dim_ + j;
+        if constexpr (kRest)
+          std::memcpy(to, sums, static_cast<size_t>(left) * sizeof(float));
+        else
+          (store(sums[v], to + v * kWide), ...);
+      } else {
+        float* to = sums_.data() + (bag - first) * padded_ + j;
+        (store(sums[v], to + v * kWide), ...);
+      }
+      divisors_[bag - first] = kUse == Use::weighted ? divisor : static_cast<float>(entries);
+    }
+  }
+
+  static void fetch_numbers(const Rows& table, int64_t row) {
+    if constexpr (!kScaled) return;
+    constexpr int64_t kBytes = is_nibbles(kStorage) ? 2 : 4;
+    const int64_t skip = row * table.number_stride * kBytes;
+    __builtin_prefetch(static_cast<const char*>(table.scale) + skip);
+    if (is_affine(kStorage)) __builtin_prefetch(static_cast<const char*>(table.bias) + skip);
+  }
+
+  template <int v>
+  static void fetch_line(const char* ahead) {
+    if constexpr (v * kVectorBytes % kLine == 0) __builtin_prefetch(ahead + v * kVectorBytes);
+  }
+
+  template <bool kRest>
+  static void combine(const Row& row, const Floats& weight, int64_t j, int64_t dim, Floats& sums) {
+    if constexpr (kUse == Use::sum || (kUse == Use::weighted && kScaled)) {
+      kRest ? row.add_rest(j, dim, sums) : row.add(j, sums);
+    } else {
+      Floats values;
+      kRest ? row.rest(j, dim, values) : row.at(j, values);
+      if constexpr (kUse == Use::weighted) {
+        sums += weight * values;
+      } else {
+        // A NaN stays, as in torch.
+        const Ints keep = (sums >= values) | (sums != sums);
+        sums = keep ? sums : values;
       }
     }
-    for (; j + kWide <= dim_; j += kWide) {
-      row.at(j, values);
-      combine(values, weight, sums_ + j);
-    }
-    if (j == dim_) return;
-    row.rest(j, dim_, values);
-    combine(values, weight, sums_ + j);
   }
 
-  // `place` is that of sixteen sums.
-  static void combine(const Floats& values, const Floats& weight, float* place) {
-    Floats sums;
-    load(place, sums);
-    if constexpr (kUse == Use::max) {
-      // A NaN stays, as in torch.
-      const Ints keep = (sums >= values) | (sums != sums);
-      sums = keep ? sums : values;
-    } else if constexpr (kUse == Use::weighted) {
-      sums += weight * values;
-    } else {
-      sums += values;
-    }
-    store(sums, place);
-  }
-
-  void finish(float divisor) {
+  void finish(int64_t place, float* sums) const {
+    const float divisor = divisors_[place];
     if (args_.mode == Pooling::mean)
-      for (int64_t j = 0; j < dim_; ++j) sums_[j] = divisor == 0.0f ? 0.0f : sums_[j] / divisor;
+      for (int64_t j = 0; j < dim_; ++j) sums[j] = divisor == 0.0f ? 0.0f : sums[j] / divisor;
     if (!args_.normalize) return;
-    const double inverse = inverse_of(norm_of(sums_, dim_));
-    for (int64_t j = 0; j < dim_; ++j) sums_[j] = static_cast<float>(sums_[j] * inverse);
+    const double inverse = inverse_of(norm_of(sums, dim_));
+    for (int64_t j = 0; j < dim_; ++j) sums[j] = static_cast<float>(sums[j] * inverse);
   }
 
-  void write(int64_t bag) {
+  void write(int64_t bag, const float* sums) const {
     if (args_.out_storage == Storage::float32) {
-      std::copy_n(sums_, dim_, static_cast<float*>(args_.out) + bag * dim_);
+      std::copy_n(sums, dim_, static_cast<float*>(args_.out) + bag * dim_);
       return;
     }
     uint16_t* out = static_cast<uint16_t*>(args_.out) + bag * dim_;
     const bool half = args_.out_storage == Storage::float16;
     for (int64_t j = 0; j < dim_; ++j)
-      out[j] = half ? half_of_float(sums_[j]) : bfloat16_of_float(sums_[j]);
+      out[j] = half ? half_of_float(sums[j]) : bfloat16_of_float(sums[j]);
   }
 
   const BagArguments& args_;
-  const int64_t dim_;
-  RowsAhead ahead_;
-  std::vector<float> space_;
-  float* sums_ = nullptr;  // [dim_], aligned, with room for a vector of which some lanes count
+  const int64_t dim_, padded_;
+  std::vector<float> sums_;       // [kBagsPerTask, padded_]
+  float divisors_[kBagsPerTask];  // what a mean divides by: entries, or their weights
 };
 
 template <class Isa, Storage kStorage, Use kUse>
-void pool_bags(const BagArguments& args, const Parallel& parallel) {
+void pool_bags(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
   parallel.run((args.count + kBagsPerTask - 1) / kBagsPerTask, [&](TaskQueue& queue) {
     Pool<Isa, kStorage, kUse> pool(args);
     for (int64_t task; queue.take(task);)
-      pool.bags(task * kBagsPerTask, std::min(args.count, (task + 1) * kBagsPerTask));
+      pool.bags(task * kBagsPerTask, std::min(args.count, (task + 1) * kBagsPerTask), bad);
   });
 }
 
 template <class Isa>
-void embedding_bag(const BagArguments& args, const Parallel& parallel) {
+void embedding_bag(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
   with_storage(args.table.storage, [&](auto storage) {
     constexpr Storage kStorage = decltype(storage)::value;
     if (args.mode == Pooling::max)
-      pool_bags<Isa, kStorage, Use::max>(args, parallel);
+      pool_bags<Isa, kStorage, Use::max>(args, bad, parallel);
     else if (args.weights != nullptr)
-      pool_bags<Isa, kStorage, Use::weighted>(args, parallel);
+      pool_bags<Isa, kStorage, Use::weighted>(args, bad, parallel);
     else
-      pool_bags<Isa, kStorage, Use::sum>(args, parallel);
+      pool_bags<Isa, kStorage, Use::sum>(args, bad, parallel);
   });
 }
 

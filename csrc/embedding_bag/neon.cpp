@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "common/target.h"
@@ -19,8 +19,8 @@ LLMREC_TARGET_BEGIN(LLMREC_TARGET_NEON)
 
 namespace llmrec {
 
-void embedding_bag_neon(const BagArguments& args, const Parallel& parallel) {
-  embedding_bag<PortableDecode>(args, parallel);
+void embedding_bag_neon(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
+  embedding_bag<PortableDecode>(args, bad, parallel);
 }
 
 }  // namespace llmrec

@@ -3,8 +3,8 @@
 
 namespace llmrec {
 
-void embedding_bag_scalar(const BagArguments& args, const Parallel& parallel) {
-  embedding_bag<PortableDecode>(args, parallel);
+void embedding_bag_scalar(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
+  embedding_bag<PortableDecode>(args, bad, parallel);
 }
 
 }  // namespace llmrec

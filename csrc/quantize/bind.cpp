@@ -57,8 +57,7 @@ std::tuple<Tensor, Tensor> quantize_cpu(const Tensor& weight, int64_t format, bo
       torch::stable::new_empty(weight, {rows, numbers_of(storage)},
                                is_nibbles(storage) ? ScalarType::Half : ScalarType::Float);
   // Lookups read rows at random.
-  prefer_large_pages(codes.mutable_data_ptr(),
-                     static_cast<size_t>(rows * code_bytes(storage, dim)));
+  prefer_large_pages(codes.mutable_data_ptr(), static_cast<size_t>(rows * bytes_of(storage, dim)));
 
   QuantizeArguments args;
   args.weight = held.rows;

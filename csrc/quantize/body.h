@@ -36,16 +36,16 @@ class Quantizer {
     Fit found;
     if (!fit(low, high, found)) return too_wide.note(row);
     write_numbers(row, found);
-    uint8_t* codes = static_cast<uint8_t*>(args_.codes) + row * code_bytes(kTo, dim_);
+    uint8_t* codes = static_cast<uint8_t*>(args_.codes) + row * bytes_of(kTo, dim_);
     Floats sixteen;
     int64_t j = 0;
     for (; j + kWide <= dim_; j += kWide) {
       values.at(j, sixteen);
-      encode(sixteen, found, codes + code_bytes(kTo, j), kWide);
+      encode(sixteen, found, codes + bytes_of(kTo, j), kWide);
     }
     if (j == dim_) return;
     values.rest(j, dim_, sixteen);
-    encode(sixteen, found, codes + code_bytes(kTo, j), dim_ - j);
+    encode(sixteen, found, codes + bytes_of(kTo, j), dim_ - j);
   }
 
  private:
@@ -205,9 +205,9 @@ class Quantizer {
   // All sixteen codes are copied at once: their number is known to the compiler.
   static void copy(const void* from, uint8_t* codes, int64_t count) {
     if (count == kWide)
-      std::memcpy(codes, from, code_bytes(kTo, kWide));
+      std::memcpy(codes, from, bytes_of(kTo, kWide));
     else
-      std::memcpy(codes, from, static_cast<size_t>(code_bytes(kTo, count)));
+      std::memcpy(codes, from, static_cast<size_t>(bytes_of(kTo, count)));
   }
 
   const QuantizeArguments& args_;

@@ -12,13 +12,9 @@ namespace llmrec {
 struct QuantizeArguments {
   Rows weight;              // [V, dim], floating point
   Storage storage;          // what becomes of it
-  void* codes = nullptr;    // [V, code_bytes(storage, dim)]
+  void* codes = nullptr;    // [V, bytes_of(storage, dim)]
   void* numbers = nullptr;  // [V, numbers_of(storage)]: scale, then bias; float16 for 4 bits
 };
-
-constexpr int64_t code_bytes(Storage storage, int64_t dim) {
-  return (dim * bits_of(storage) + 7) / 8;
-}
 
 // How many numbers come with a row.
 constexpr int64_t numbers_of(Storage storage) {

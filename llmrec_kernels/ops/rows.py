@@ -72,14 +72,15 @@ class Rows(NamedTuple):
 
     def widen(self, index: slice | Tensor) -> Tensor:
         """Exactly these rows in float32, [n, dim]: scale × code, rounded, + bias, rounded."""
-        data = indexable(self.data)[index].view(self.data.dtype)
         if self.bits == 0:
-            return data.float()
+            return self.data[index].float()
         assert self.scale is not None
-        values = self.scale[index].float()[:, None] * self._codes(data)
+        values = self.scale[index].float()[:, None] * self.codes(index)
         return values if self.bias is None else values + self.bias[index].float()[:, None]
 
-    def _codes(self, data: Tensor) -> Tensor:
+    def codes(self, index: slice | Tensor) -> Tensor:
+        """What scales are multiplied with, [n, dim] float32."""
+        data = indexable(self.data)[index].view(self.data.dtype)
         if self.bits == 8:
             return data.float()
         nibbles = torch.stack([data & 15, data >> 4], dim=-1).flatten(1)[:, : self.dim]

@@ -97,7 +97,8 @@ void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArgu
   args.offsets = bags.offsets.data();
   args.out = out.data();
   now_running(what);
-  embedding_bag_scalar(args, on_threads(2));
+  FirstBad bad;
+  embedding_bag_scalar(args, bad, on_threads(2));
   std::vector<float> got, want;
   for (int64_t bag = 0; bag < args.count; ++bag)
     for (const float sum : pooled(table, bags, bag, args)) {

@@ -1,8 +1,9 @@
 """Pooled embedding lookup in plain torch, and its gradient.
 
-Pooling is float32, in the order of the indices: each row is widened to float32, multiplied by
-its weight, rounded, and added, rounded. The compiled kernels do the same and so have the same
-bits on the CPU.
+Pooling is float32, in the order of the indices: each row of a float table is multiplied by its
+weight, rounded, and added, rounded. Of a quantized table (scale x weight) x code is added, and
+bias x weight in a sum of its own, which comes last. The compiled kernels do the same and so have
+the same bits on the CPU.
 """
 
 from __future__ import annotations
@@ -72,13 +73,13 @@ def _pool(
     step = max(1, BLOCK // max(1, rows.dim))
     for start in range(0, indices.shape[0], step):
         part = slice(start, start + step)
-        values = rows.widen(indices[part])
-        if weights is not None:
-            values = values * weights[part, None]
+        values = _shares(rows, indices[part], None if weights is None else weights[part], mode)
         if mode == MAX:
             pooled.scatter_reduce_(0, owner[part, None].expand_as(values), values, "amax")
         else:
             pooled.index_add_(0, owner[part], values)
+    if rows.bias is not None and mode != MAX:
+        pooled += _of_biases(rows, owner, indices, weights, count)[:, None]
     if mode == MAX:
         empty = divisors(owner, None, count) == 0
         return pooled.masked_fill(empty[:, None], 0.0)
@@ -86,6 +87,25 @@ def _pool(
         by = divisors(owner, weights, count)[:, None]
         return torch.where(by == 0, torch.zeros_like(pooled), pooled / by)
     return pooled
+
+
+def _shares(rows: Rows, indices: Tensor, weights: Tensor | None, mode: int) -> Tensor:
+    """What entries add to their bags, [n, D], without the biases; for a maximum, the rows."""
+    if rows.scale is None or mode == MAX:
+        values = rows.widen(indices)
+        return values if weights is None else values * weights[:, None]
+    factors = rows.scale[indices].float()
+    factors = factors if weights is None else factors * weights
+    return factors[:, None] * rows.codes(indices)
+
+
+def _of_biases(
+    rows: Rows, owner: Tensor, indices: Tensor, weights: Tensor | None, count: int
+) -> Tensor:
+    assert rows.bias is not None
+    biases = rows.bias[indices].float()
+    biases = biases if weights is None else biases * weights
+    return torch.zeros(count, device=indices.device).index_add_(0, owner, biases)
 
 
 def embedding_bag_backward(
