@@ -10,7 +10,15 @@
 namespace llmrec {
 namespace {
 
-const Table<CandidateKernel> table("candidate_scores", {{Level::scalar, candidate_scores_scalar}});
+const Table<CandidateKernel> table("candidate_scores",
+                                   {
+#if defined(__x86_64__)
+                                       {Level::avx512, candidate_scores_avx512},
+                                       {Level::avx2, candidate_scores_avx2},
+#elif defined(__aarch64__)
+                                       {Level::neon, candidate_scores_neon},
+#endif
+                                       {Level::scalar, candidate_scores_scalar}});
 
 // The arguments with the tensors that hold them.
 struct Held {

@@ -28,7 +28,8 @@ struct CandidateArguments {
 using CandidateKernel = void(const CandidateArguments&, FirstBad& queries, FirstBad& items,
                              const Parallel&);
 
-CandidateKernel candidate_scores_scalar;
+CandidateKernel candidate_scores_scalar, candidate_scores_avx2, candidate_scores_avx512,
+    candidate_scores_neon;
 
 // The k best entries of each list in (score down, id) order, padded with -inf and -1.
 void best_of_lists(const CandidateArguments&, int64_t k, float* scores, int64_t* ids,

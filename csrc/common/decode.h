@@ -249,5 +249,24 @@ void with_storage(Storage storage, const Use& use) {
   }
 }
 
+// As widen_row, sixteen elements at a time; `scratch` has room for a whole number of sixteens.
+template <class Isa>
+const float* decode_row(const Rows& rows, int64_t row, float* scratch) {
+  if (rows.storage == Storage::float32) return reinterpret_cast<const float*>(row_start(rows, row));
+  with_storage(rows.storage, [&](auto storage) {
+    const Decoder<Isa, decltype(storage)::value> decoder(rows, row);
+    Floats sixteen;
+    int64_t j = 0;
+    for (; j + kWide <= rows.dim; j += kWide) {
+      decoder.at(j, sixteen);
+      store(sixteen, scratch + j);
+    }
+    if (j == rows.dim) return;
+    decoder.rest(j, rows.dim, sixteen);
+    store(sixteen, scratch + j);
+  });
+  return scratch;
+}
+
 }  // namespace
 }  // namespace llmrec
