@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from llmrec_kernels import QuantizedTable, quantize
+from llmrec_kernels import QuantizedTable, embedding_bag, quantize
 
 OPS = ("quantize",)
 
@@ -275,3 +275,135 @@ def test_a_table_whose_parts_do_not_fit_is_refused(change: dict[str, object], me
     QuantizedTable(**parts)
     with pytest.raises(ValueError, match=message):
         QuantizedTable(**{**parts, **change})
+
+
+# ---- floating-point formats ----
+
+FLOATS = ("fp8_e4m3", "float16", "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dim", [0, 1, 7, 16, 33])
+def test_floats_are_within_half_a_unit_of_their_last_place(
+    backend: str, dtype: str, dim: int
+) -> None:
+    weight = random(40, dim) * 10.0 ** (torch.arange(40) % 9 - 4)[:, None]
+    table = quantize(weight, dtype, backend=backend)
+    assert (table.shape, table.bias, table.dtype) == (weight.shape, None, dtype)
+    exact = weight.double().numpy()
+    values = table.dequantize().double().numpy()
+    if dtype == "fp8_e4m3":
+        scale = table.scale.double().numpy()[:, None]
+        bound = np.maximum(2.0**-4 * np.abs(exact), 2.0**-10 * scale) * (1 + 2.0**-20)
+    elif dtype == "float16":
+        bound = np.maximum(2.0**-11 * np.abs(exact), 2.0**-25)
+    else:
+        bound = 2.0**-8 * np.abs(exact)
+    assert (np.abs(values - exact) <= bound).all()
+    oracle.assert_same_bits(table.dequantize(), oracle.widen(table))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_floats_round_as_torch_rounds(backend: str, dtype: str) -> None:
+    kind = {"fp8_e4m3": torch.float8_e4m3fn, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
+    every = every[every.isfinite() & (every.abs() < (448 if dtype == "fp8_e4m3" else 65504))]
+    near = torch.cat([every, every.nextafter(torch.tensor(0.0)), every * 1.0625, every * 1.00390625])
+    rows = torch.cat([near.clamp(-448, 448), torch.zeros(-len(near) % 64)]).view(-1, 64)
+    rows = torch.cat([torch.full((len(rows), 1), 448.0), rows], dim=1)  # a scale of 1
+    table = quantize(rows, dtype, backend=backend)
+    want = rows.to(kind[dtype])
+    width = torch.uint8 if dtype == "fp8_e4m3" else torch.int16
+    assert torch.equal(table.codes.view(width), want.view(width))
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", 65520.0), ("bfloat16", 3.4e38)])
+def test_elements_beyond_a_float_format_are_refused_by_row(
+    backend: str, dtype: str, largest: float
+) -> None:
+    weight = torch.ones(5, 20)
+    weight[3, 17] = largest
+    with pytest.raises(ValueError, match=rf"weight .* row 3 .*{dtype}.*scale the weights down"):
+        quantize(weight, dtype, backend=backend)
+    weight[3, 17] = -0.99 * largest
+    assert bool(quantize(weight, dtype, backend=backend).dequantize().isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *FLOATS])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_refused_wherever_it_is(
+    backend: str, dtype: str, bad: float
+) -> None:
+    for place in (0, 15, 16, 18):
+        weight = random(6, 19)
+        weight[4, place] = bad
+        with pytest.raises(ValueError, match="weight holds NaN or Inf in row 4"):
+            quantize(weight, dtype, backend=backend)
+
+
+# ---- state and rows of other libraries ----
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *FLOATS])
+@schemes
+def test_a_state_dict_holds_the_whole_table(dtype: str, scheme: str) -> None:
+    table = quantize(random(5, 7), dtype, scheme=scheme)
+    again = QuantizedTable.from_state_dict(table.state_dict())
+    assert torch.equal(again.dequantize(), table.dequantize())
+    for change in ({"more": 1}, {"dim": None}):
+        state = {**table.state_dict(), **change}
+        state = {name: value for name, value in state.items() if value is not None}
+        with pytest.raises(ValueError, match="state has the entries .*expected codes"):
+            QuantizedTable.from_state_dict(state)
+
+
+@both
+@pytest.mark.parametrize("dim", [8, 66])
+def test_rows_of_torch_come_and_go_without_a_change(dtype: str, dim: int) -> None:
+    name = {"int8": "byte", "int4": "4bit"}[dtype]
+    prepack, unpack = (
+        getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}") for what in ("prepack", "unpack")
+    )
+    packed = prepack(random(50, dim) * 3 + 1)
+    table = QuantizedTable.from_rows(packed, dtype, dim)
+    assert torch.equal(table.to_rows(), packed)
+    torch.testing.assert_close(table.dequantize(), unpack(packed), rtol=0, atol=1e-5)
+    ours = quantize(random(50, dim), dtype)
+    torch.testing.assert_close(unpack(ours.to_rows()), ours.dequantize(), rtol=0, atol=1e-5)
+    lookup = getattr(torch.ops.quantized, f"embedding_bag_{name}_rowwise_offsets")
+    indices, offsets = torch.tensor([3, 4, 49]), torch.tensor([0, 1])
+    torch.testing.assert_close(
+        lookup(ours.to_rows(), indices, offsets), embedding_bag(ours, indices, offsets)
+    )
+
+
+@both
+@pytest.mark.parametrize("dim", [1, 7, 8])
+def test_rows_of_fbgemm_come_and_go_without_a_change(dtype: str, dim: int) -> None:
+    table = quantize(random(9, dim).round(), dtype)
+    halves = [number.half().to(number.dtype) for number in (table.scale, table.bias)]
+    table = QuantizedTable(table.codes, *halves, dtype, dim)  # type: ignore[arg-type]
+    rows = table.to_rows("fbgemm", alignment=16)
+    assert rows.shape[1] % 16 == 0
+    numbers = rows[:, :4].contiguous().view(torch.float16)
+    assert torch.equal(numbers.float(), torch.stack(halves, 1).float())
+    width = dim if dtype == "int8" else (dim + 1) // 2
+    assert torch.equal(rows[:, 4 : 4 + width], table.codes)
+    again = QuantizedTable.from_rows(rows, dtype, dim, layout="fbgemm")
+    assert torch.equal(again.dequantize(), table.dequantize())
+
+
+def test_rows_that_do_not_fit_a_layout_are_refused() -> None:
+    table = quantize(random(5, 8))
+    with pytest.raises(ValueError, match=r"scale or bias of row 0 is no torch.float16"):
+        table.to_rows("fbgemm")
+    with pytest.raises(ValueError, match="the table is symmetric"):
+        quantize(random(5, 8), scheme="symmetric").to_rows()
+    with pytest.raises(ValueError, match="dtype is 'float16'; expected 'int8' or 'int4'"):
+        quantize(random(5, 8), "float16").to_rows()
+    with pytest.raises(ValueError, match="layout is 'onnx'; expected one of"):
+        table.to_rows("onnx")
+    with pytest.raises(ValueError, match=r"rows has 16 columns of torch.uint8; expected 17 of"):
+        QuantizedTable.from_rows(table.to_rows(), "int8", 9)
+    with pytest.raises(ValueError, match="alignment is 8; expected 1"):
+        table.to_rows(alignment=8)

@@ -168,8 +168,8 @@ const char* name_of(Kind kind) {
 }
 
 const char* name_of(Storage storage) {
-  constexpr const char* names[] = {"float32",        "float16", "bfloat16",      "int8",
-                                   "int8 symmetric", "int4",    "int4 symmetric"};
+  constexpr const char* names[] = {"float32",        "float16", "bfloat16",       "int8",
+                                   "int8 symmetric", "int4",    "int4 symmetric", "fp8"};
   return names[static_cast<int>(storage)];
 }
 
@@ -194,6 +194,7 @@ int64_t Items::row_bytes() const {
       return 2 * dim;
     case Storage::int8_affine:
     case Storage::int8_symmetric:
+    case Storage::fp8_e4m3:
       return dim;
     case Storage::int4_affine:
     case Storage::int4_symmetric:

@@ -15,24 +15,45 @@ TopkKernel cosine_topk_emulated_amx;
 namespace llmrec::driver {
 
 std::vector<TestedLevel> levels_here() {
-  std::vector<TestedLevel> levels = {{"scalar", cosine_topk_scalar, pack_scalar},
-                                     {"emulated amx", cosine_topk_emulated_amx, pack_scalar}};
-  const auto add = [&](const char* name, const std::string& refused, TopkKernel* topk,
-                       PackKernel* pack) {
+  const TestedLevel scalar = {"scalar",
+                              cosine_topk_scalar,
+                              pack_scalar,
+                              embedding_bag_scalar,
+                              candidate_scores_scalar,
+                              quantize_scalar};
+  std::vector<TestedLevel> levels = {scalar, scalar};
+  levels[1].name = "emulated amx";
+  levels[1].topk = cosine_topk_emulated_amx;
+  const auto add = [&](const std::string& refused, const TestedLevel& level) {
     if (refused.empty())
-      levels.push_back({name, topk, pack});
+      levels.push_back(level);
     else
-      std::printf("not here: %s: %s\n", name, refused.c_str());
+      std::printf("not here: %s: %s\n", level.name, refused.c_str());
   };
 #if defined(__x86_64__)
   const std::string avx2 = refusal(Level::avx2);
   const std::string vnni = has_avx_vnni() ? "" : "the processor has no AVX-VNNI";
-  add("avx2", avx2, cosine_topk_avx2, pack_avx2);
-  add("avx2_vnni", avx2.empty() ? vnni : avx2, cosine_topk_avx2_vnni, pack_avx2);
-  add("avx512", refusal(Level::avx512), cosine_topk_avx512, pack_avx512);
-  add("amx", refusal(Level::amx), cosine_topk_amx, pack_avx512);
+  const TestedLevel with_avx2 = {
+      "avx2",       cosine_topk_avx2, pack_avx2, embedding_bag_avx2, candidate_scores_avx2,
+      quantize_avx2};
+  const TestedLevel with_avx512 = {"avx512",
+                                   cosine_topk_avx512,
+                                   pack_avx512,
+                                   embedding_bag_avx512,
+                                   candidate_scores_avx512,
+                                   quantize_avx512};
+  TestedLevel with_vnni = with_avx2, with_amx = with_avx512;
+  with_vnni.name = "avx2_vnni";
+  with_vnni.topk = cosine_topk_avx2_vnni;
+  with_amx.name = "amx";
+  with_amx.topk = cosine_topk_amx;
+  add(avx2, with_avx2);
+  add(avx2.empty() ? vnni : avx2, with_vnni);
+  add(refusal(Level::avx512), with_avx512);
+  add(refusal(Level::amx), with_amx);
 #elif defined(__aarch64__)
-  add("neon", refusal(Level::neon), cosine_topk_neon, pack_scalar);
+  add(refusal(Level::neon), {"neon", cosine_topk_neon, pack_scalar, embedding_bag_neon,
+                             candidate_scores_neon, quantize_neon});
 #endif
   return levels;
 }

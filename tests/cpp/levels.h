@@ -3,8 +3,11 @@
 
 #include <vector>
 
+#include "candidate_scores/candidates.h"
 #include "cosine_topk/topk.h"
+#include "embedding_bag/bag.h"
 #include "pack/pack.h"
+#include "quantize/quantize.h"
 
 namespace llmrec::driver {
 
@@ -12,6 +15,9 @@ struct TestedLevel {
   const char* name;
   TopkKernel* topk;
   PackKernel* pack;
+  BagKernel* bag;
+  CandidateKernel* candidates;
+  QuantizeKernel* quantize;
 };
 
 // Scalar first. What the machine refuses is said, with the reason.

@@ -7,7 +7,9 @@
 #include <stdexcept>
 
 #include "candidate_scores/candidates.h"
+#include "common/widen.h"
 #include "embedding_bag/bag.h"
+#include "levels.h"
 #include "quantize/quantize.h"
 #include "roofs/roofs.h"
 #include "threads.h"
@@ -96,9 +98,15 @@ void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArgu
   args.indices = bags.ids.data();
   args.offsets = bags.offsets.data();
   args.out = out.data();
-  now_running(what);
-  FirstBad bad;
-  embedding_bag_scalar(args, bad, on_threads(2));
+  std::vector<char> scalar;
+  for (const TestedLevel& level : checker.levels()) {
+    now_running(sentence(what, " at ", level.name));
+    std::fill(out.begin(), out.end(), char{1});
+    FirstBad bad;
+    level.bag(args, bad, on_threads(2));
+    if (scalar.empty()) scalar = out;
+    checker.expect(!bad.any() && out == scalar, sentence(what, " at ", level.name));
+  }
   std::vector<float> got, want;
   for (int64_t bag = 0; bag < args.count; ++bag)
     for (const float sum : pooled(table, bags, bag, args)) {
@@ -112,6 +120,10 @@ void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArgu
         const float step = std::ldexp(1.0f, std::ilogb(sum == 0 ? 1.0f : sum) - 7);
         want.back() = std::abs(got.back() - sum) <= step / 2 ? got.back() : sum;
       }
+      // Scales and biases of codes are added apart: the same sums up to their roundings.
+      const bool coded = bits_of(table.storage) <= 8;
+      if (coded && std::abs(got.back() - want.back()) <= 1e-2f * (1 + std::abs(want.back())))
+        want.back() = got.back();
     }
   checker.expect(same_bits(got, want), what);
 }
@@ -175,8 +187,14 @@ void check_candidate_scores(Checker& checker) {
       FirstBad bad_query, bad_item;
       const std::string what = sentence("candidate_scores of ", name_of(storage), ", d ", dim,
                                         cosine ? ", cosine" : ", dot");
-      now_running(what);
-      candidate_scores_scalar(args, bad_query, bad_item, on_threads(2));
+      std::vector<float> scalar;
+      for (const TestedLevel& level : checker.levels()) {
+        now_running(sentence(what, " at ", level.name));
+        std::fill(scores.begin(), scores.end(), 1.0f);
+        level.candidates(args, bad_query, bad_item, on_threads(2));
+        if (scalar.empty()) scalar = scores;
+        checker.expect(same_bits(scores, scalar), sentence(what, " at ", level.name));
+      }
       std::vector<float> best(static_cast<size_t>(count * k)), want_best;
       std::vector<int64_t> ids(best.size()), want_ids;
       best_of_lists(args, k, best.data(), ids.data(), on_threads(2));
@@ -211,49 +229,55 @@ void check_candidate_scores(Checker& checker) {
 void check_quantize(Checker& checker) {
   if (!checker.wants("quantize")) return;
   Random random(33);
-  for (const int bits : {8, 4})
-    for (const bool symmetric : {false, true})
-      for (const int64_t dim : {0, 1, 5, 64, 257}) {
-        const std::string what = sentence("quantize to ", bits, " bits, d ", dim,
-                                          symmetric ? ", symmetric" : ", affine");
-        const int64_t count = 300;
-        const Items weight = some_items(count, dim, Storage::float32, 2, random);
-        Items table;
-        table.storage = bits == 8   ? (symmetric ? Storage::int8_symmetric : Storage::int8_affine)
-                        : symmetric ? Storage::int4_symmetric
-                                    : Storage::int4_affine;
-        table.count = count;
-        table.dim = dim;
-        table.data.resize(static_cast<size_t>(count * table.row_bytes()));
-        table.scale.resize(static_cast<size_t>(count * (bits == 8 ? 4 : 2)));
-        table.bias.resize(table.scale.size());
-        QuantizeArguments args;
-        args.weight = weight.rows();
-        args.bits = bits;
-        args.symmetric = symmetric;
-        args.codes = table.data.data();
-        args.scale = table.scale.data();
-        args.bias = table.bias.data();
+  constexpr Storage kNarrow[] = {
+      Storage::float16,     Storage::bfloat16,       Storage::int8_affine, Storage::int8_symmetric,
+      Storage::int4_affine, Storage::int4_symmetric, Storage::fp8_e4m3};
+  for (const Storage storage : kNarrow)
+    for (const int64_t dim : {0, 1, 5, 16, 64, 257}) {
+      const std::string what = sentence("quantize to ", name_of(storage), ", d ", dim);
+      const int64_t count = 300, numbers = numbers_of(storage);
+      const int64_t number_bytes = is_nibbles(storage) ? 2 : 4;
+      const Items weight = some_items(count, dim, Storage::float32, 2, random);
+      QuantizeArguments args;
+      args.weight = weight.rows();
+      args.storage = storage;
+      std::vector<char> codes(static_cast<size_t>(count * bytes_of(storage, dim)));
+      std::vector<char> scales(static_cast<size_t>(count * numbers * number_bytes));
+      args.codes = codes.data();
+      args.numbers = scales.data();
+      std::vector<char> scalar_codes, scalar_scales;
+      bool close = true;
+      for (const TestedLevel& level : checker.levels()) {
+        now_running(sentence(what, " at ", level.name));
+        std::fill(codes.begin(), codes.end(), char{1});
         FirstBad not_finite, too_wide;
-        now_running(what);
-        quantize_scalar(args, not_finite, too_wide, on_threads(2));
-        bool close = !not_finite.any() && !too_wide.any();
-        const Storage numbers = bits == 8 ? Storage::float32 : Storage::float16;
-        for (int64_t row = 0; row < count; ++row) {
-          const float scale = widened(table.scale, numbers, row);
-          const float bias = symmetric ? 0.0f : widened(table.bias, numbers, row);
-          // Half a scale, and for 4 bits what the rounding of scale and bias to float16 costs.
-          const double allowed = scale * (bits == 8 ? 0.5001 : 0.51) + (bits == 8 ? 0 : 0.003);
-          for (int64_t j = 0; j < dim; ++j) {
-            const auto byte =
-                static_cast<uint8_t>(table.data[row * table.row_bytes() + (bits == 8 ? j : j / 2)]);
-            int code = bits == 8 ? byte : (byte >> (4 * (j % 2))) & 15;
-            if (symmetric && code >= (1 << (bits - 1))) code -= 1 << bits;
-            close &= std::abs(scale * code + bias - weight.wide[row * dim + j]) <= allowed;
-          }
-        }
-        checker.expect(close, what);
+        level.quantize(args, not_finite, too_wide, on_threads(2));
+        close &= !not_finite.any() && !too_wide.any();
+        if (level.name == checker.levels().front().name)
+          scalar_codes = codes, scalar_scales = scales;
+        checker.expect(codes == scalar_codes && scales == scalar_scales,
+                       sentence(what, " at ", level.name));
       }
+      Rows table{codes.data(), count, dim, bytes_of(storage, dim), storage};
+      table.scale = numbers > 0 ? scales.data() : nullptr;
+      table.bias = numbers > 1 ? scales.data() + number_bytes : nullptr;
+      table.number_stride = std::max<int64_t>(1, numbers);
+      std::vector<float> scratch(static_cast<size_t>(dim) + 1);
+      for (int64_t row = 0; row < count; ++row) {
+        const float* wide = widen_row(table, row, scratch.data());
+        const float scale = number_at(table, table.scale, row);
+        for (int64_t j = 0; j < dim; ++j) {
+          const float exact = weight.wide[row * dim + j];
+          double allowed = std::abs(exact) * 0x1p-8;
+          if (storage == Storage::fp8_e4m3) allowed = std::abs(exact) * 0x1p-4 + scale * 0x1p-9;
+          // Half a scale, and for 4 bits what the rounding of scale and bias to float16 costs.
+          if (bits_of(storage) == 8 && storage != Storage::fp8_e4m3) allowed = scale * 0.5001;
+          if (is_nibbles(storage)) allowed = scale * 0.51 + 0.003;
+          close &= std::abs(wide[j] - exact) <= allowed;
+        }
+      }
+      checker.expect(close, what);
+    }
 }
 
 void check_roofs(Checker& checker) {

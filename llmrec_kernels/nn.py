@@ -1,0 +1,201 @@
+"""Modules over the operators, for models that are built of `torch.nn`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmrec_kernels.ops import checks
+from llmrec_kernels.ops.embedding_bag import MODES, embedding_bag
+from llmrec_kernels.ops.quantize import QuantizedTable, quantize
+
+__all__ = ["QuantizedEmbeddingBag"]
+
+
+class QuantizedEmbeddingBag(nn.Module):
+    """`torch.nn.EmbeddingBag` over a quantized table, for inference.
+
+    The table's parts are buffers: they move with `.to(device)` and are in the `state_dict`.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        V, the rows of the table.
+    embedding_dim : int
+        D, the elements of a row.
+    mode : "sum", "mean" or "max"
+        "mean", as torch's own.
+    include_last_offset : bool
+        `offsets` has B + 1 entries; the last is the number of indices.
+    padding_idx : int, optional
+        Entries with this index do not count.
+    dtype, scheme : str
+        As `quantize` takes them.
+    normalize : bool
+        L2-normalise each pooled row.
+    out_dtype : torch.dtype
+        float32, float16 or bfloat16.
+    device : torch.device or str, optional
+        Where the table is.
+
+    Raises
+    ------
+    ValueError
+        For a size below 1, or a word that is not one of those above.
+
+    Examples
+    --------
+    >>> bag = nn.EmbeddingBag(3, 2, mode="sum")
+    >>> QuantizedEmbeddingBag.from_float(bag)(torch.tensor([[0, 1], [2, 2]])).shape
+    torch.Size([2, 2])
+    """
+
+    codes: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        mode: str = "mean",
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        dtype: str = "int8",
+        scheme: str = "affine",
+        normalize: bool = False,
+        out_dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = checks.positive_int("num_embeddings", num_embeddings)
+        self.embedding_dim = checks.positive_int("embedding_dim", embedding_dim)
+        self.mode = MODES[checks.choice("mode", mode, MODES)]
+        self.include_last_offset = include_last_offset
+        self.padding_idx = padding_idx
+        self.normalize = normalize
+        self.out_dtype = out_dtype
+        self.dtype = dtype
+        table = quantize(torch.zeros(num_embeddings, embedding_dim), dtype, scheme=scheme)
+        self._hold(table if device is None else table.to(device))
+
+    @classmethod
+    def from_float(
+        cls, module: nn.EmbeddingBag, *, dtype: str = "int8", scheme: str = "affine", **options: Any
+    ) -> QuantizedEmbeddingBag:
+        """A module that looks the same rows up, quantized.
+
+        Parameters
+        ----------
+        module : torch.nn.EmbeddingBag
+            Its mode, padding and offsets are kept.
+        dtype, scheme : str
+            As `quantize` takes them.
+        **options
+            `normalize` and `out_dtype`.
+
+        Raises
+        ------
+        TypeError
+            If `module` is no `torch.nn.EmbeddingBag`.
+        ValueError
+            If it renormalises what it looks up (`max_norm`).
+
+        Examples
+        --------
+        >>> QuantizedEmbeddingBag.from_float(nn.EmbeddingBag(3, 2, mode="sum"), dtype="int4").mode
+        'sum'
+        """
+        if not isinstance(module, nn.EmbeddingBag):
+            raise TypeError(
+                f"module is a {type(module).__name__}; expected a torch.nn.EmbeddingBag"
+            )
+        if module.max_norm is not None:
+            raise ValueError(
+                f"module has max_norm {module.max_norm}, which changes its rows when they are "
+                "looked up; expected None"
+            )
+        return cls.from_table(
+            quantize(module.weight.detach(), dtype, scheme=scheme),
+            mode=module.mode,
+            include_last_offset=module.include_last_offset,
+            padding_idx=module.padding_idx,
+            **options,
+        )
+
+    @classmethod
+    def from_table(cls, table: QuantizedTable, **options: Any) -> QuantizedEmbeddingBag:
+        """A module over a table that is quantized already, which it does not copy.
+
+        Parameters
+        ----------
+        table : QuantizedTable
+        **options
+            As the constructor's.
+
+        Examples
+        --------
+        >>> QuantizedEmbeddingBag.from_table(quantize(torch.ones(3, 2)), mode="sum").num_embeddings
+        3
+        """
+        module = cls(1, table.dim, dtype=table.dtype, scheme=table.scheme, **options)
+        module.num_embeddings = len(table)
+        module._hold(table)
+        return module
+
+    @property
+    def table(self) -> QuantizedTable:
+        """The table that the buffers make."""
+        return QuantizedTable(self.codes, self.scale, self.bias, self.dtype, self.embedding_dim)
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """Pooled rows, [B, D]; the arguments are those of `torch.nn.EmbeddingBag`.
+
+        Parameters
+        ----------
+        input : Tensor, [nnz] or [B, L] integers
+            Rows of the table; two dimensions are B bags of L each.
+        offsets : Tensor, [B] integers, optional
+            Where each bag begins in one-dimensional `input`.
+        per_sample_weights : Tensor, the shape of `input`, optional
+            For sum and mean.
+
+        Raises
+        ------
+        ValueError, IndexError
+            As `llmrec_kernels.embedding_bag`.
+
+        Examples
+        --------
+        >>> module = QuantizedEmbeddingBag.from_table(quantize(torch.ones(3, 2)), mode="sum")
+        >>> module(torch.tensor([0, 2, 2]), torch.tensor([0, 1]))
+        tensor([[1., 1.],
+                [2., 2.]])
+        """
+        pooled: Tensor = embedding_bag(
+            self.table,
+            input,
+            offsets,
+            mode=self.mode,
+            per_sample_weights=per_sample_weights,
+            include_last_offset=self.include_last_offset,
+            padding_idx=self.padding_idx,
+            normalize=self.normalize,
+            out_dtype=self.out_dtype,
+        )
+        return pooled
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode!r}, dtype={self.dtype!r}"
+        )
+
+    def _hold(self, table: QuantizedTable) -> None:
+        self.register_buffer("codes", table.codes)
+        self.register_buffer("scale", table.scale)
+        self.register_buffer("bias", table.bias)
