@@ -34,12 +34,13 @@ tidy: $(READY)
 kernels:
 	$(MAKE) -f tests/cpp/Makefile -j 2 check
 
-# The search at each lower level that the machine has; the best one is `make test`.
+# The operators at each lower level that the machine has; the best one is `make test`.
 levels: $(READY)
 	for level in $$($(BIN)/python -c "from llmrec_kernels import _library as l; b = l.build_info(); \
 		print(*[x for x in ('avx2', 'avx512') if x not in b['refused_levels'] and x != b['level']])"); do \
 		LLMREC_ISA=$$level $(BIN)/python -m pytest -q -n 2 tests/test_cosine_topk*.py tests/test_pack*.py \
-			tests/test_index.py || exit 1; done
+			tests/test_index.py tests/test_embedding_bag.py tests/test_candidate_scores.py \
+			tests/test_quantize.py tests/test_nn.py || exit 1; done
 
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
 test-all: test tidy kernels levels

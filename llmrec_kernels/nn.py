@@ -152,7 +152,10 @@ class QuantizedEmbeddingBag(nn.Module):
         return QuantizedTable(self.codes, self.scale, self.bias, self.dtype, self.embedding_dim)
 
     def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+        self,
+        input: Tensor,  # noqa: A002  torch's own name
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
     ) -> Tensor:
         """Pooled rows, [B, D]; the arguments are those of `torch.nn.EmbeddingBag`.
 
@@ -191,6 +194,13 @@ class QuantizedEmbeddingBag(nn.Module):
         return pooled
 
     def extra_repr(self) -> str:
+        """What `repr` shows between the parentheses.
+
+        Examples
+        --------
+        >>> QuantizedEmbeddingBag(3, 2).extra_repr()
+        "3, 2, mode='mean', dtype='int8'"
+        """
         return (
             f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode!r}, dtype={self.dtype!r}"
         )

@@ -202,7 +202,7 @@ def pooled(
 ) -> Array:
     """Bags pooled in float32 one row after the other, each weighted row rounded before the sum.
 
-    Of a quantized table (scale x weight) x code is added, and bias x weight apart, which comes last.
+    Of a quantized table (scale x weight) x code is added; bias x weight apart, which comes last.
     """
     rows = widen(table)
     coded = isinstance(table, QuantizedTable) and table.scale is not None and mode != "max"

@@ -308,7 +308,8 @@ def test_floats_round_as_torch_rounds(backend: str, dtype: str) -> None:
     kind = {"fp8_e4m3": torch.float8_e4m3fn, "float16": torch.float16, "bfloat16": torch.bfloat16}
     every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
     every = every[every.isfinite() & (every.abs() < (448 if dtype == "fp8_e4m3" else 65504))]
-    near = torch.cat([every, every.nextafter(torch.tensor(0.0)), every * 1.0625, every * 1.00390625])
+    beside = [every.nextafter(torch.tensor(0.0)), every * 1.0625, every * 1.00390625]
+    near = torch.cat([every, *beside])
     rows = torch.cat([near.clamp(-448, 448), torch.zeros(-len(near) % 64)]).view(-1, 64)
     rows = torch.cat([torch.full((len(rows), 1), 448.0), rows], dim=1)  # a scale of 1
     table = quantize(rows, dtype, backend=backend)
@@ -331,9 +332,7 @@ def test_elements_beyond_a_float_format_are_refused_by_row(
 
 @pytest.mark.parametrize("dtype", [*DTYPES, *FLOATS])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_refused_wherever_it_is(
-    backend: str, dtype: str, bad: float
-) -> None:
+def test_what_is_not_finite_is_refused_wherever_it_is(backend: str, dtype: str, bad: float) -> None:
     for place in (0, 15, 16, 18):
         weight = random(6, 19)
         weight[4, place] = bad
@@ -353,7 +352,7 @@ def test_a_state_dict_holds_the_whole_table(dtype: str, scheme: str) -> None:
     for change in ({"more": 1}, {"dim": None}):
         state = {**table.state_dict(), **change}
         state = {name: value for name, value in state.items() if value is not None}
-        with pytest.raises(ValueError, match="state has the entries .*expected codes"):
+        with pytest.raises(ValueError, match=r"state has the entries .*expected codes"):
             QuantizedTable.from_state_dict(state)
 
 
@@ -362,7 +361,8 @@ def test_a_state_dict_holds_the_whole_table(dtype: str, scheme: str) -> None:
 def test_rows_of_torch_come_and_go_without_a_change(dtype: str, dim: int) -> None:
     name = {"int8": "byte", "int4": "4bit"}[dtype]
     prepack, unpack = (
-        getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}") for what in ("prepack", "unpack")
+        getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}")
+        for what in ("prepack", "unpack")
     )
     packed = prepack(random(50, dim) * 3 + 1)
     table = QuantizedTable.from_rows(packed, dtype, dim)

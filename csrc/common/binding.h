@@ -133,11 +133,13 @@ inline HeldRows hold_rows(const Tensor& data, const MaybeTensor& scale, const Ma
   held.rows.count = held.data.size(0);
   held.scale = checked_numbers("scale", scale, metadata, held.rows.count);
   held.bias = checked_numbers("bias", bias, metadata, held.rows.count);
-  if (held.bias && held.bias->stride(0) != held.scale->stride(0)) {
-    held.scale = torch::stable::contiguous(*held.scale);
-    held.bias = torch::stable::contiguous(*held.bias);
+  if (held.scale.has_value()) {
+    if (held.bias.has_value() && held.bias->stride(0) != held.scale->stride(0)) {
+      held.scale = torch::stable::contiguous(*held.scale);
+      held.bias = torch::stable::contiguous(*held.bias);
+    }
+    held.rows.number_stride = held.scale->stride(0);
   }
-  if (held.scale) held.rows.number_stride = held.scale->stride(0);
   held.inverse_norms =
       checked_vector("inverse_norms", inverse_norms, ScalarType::Double, held.rows.count);
   held.rows.data = held.data.const_data_ptr();

@@ -316,11 +316,13 @@ Filters filters_of(Filtering filtering, int64_t queries, int64_t items, Random& 
   if (filtering == Filtering::half || all) filters.allowed = flags(items, all ? 0.9 : 0.5, random);
   if (filtering == Filtering::few) filters.allowed = flags(items, 0.01, random);
   if (filtering == Filtering::nothing) filters.allowed = flags(items, 0, random);
-  if (filtering == Filtering::mask || all)
-    filters.mask = flags(queries * items, all ? 0.9 : 0.3, random);
+  // Of a mask and allow lists a caller gives one.
+  const bool masked = filtering == Filtering::mask || (all && random.chance(0.5));
+  if (masked) filters.mask = flags(queries * items, all ? 0.9 : 0.3, random);
   if (filtering == Filtering::exclude || all)
     filters.exclude = lists_of(queries, items, true, random);
-  if (filtering == Filtering::allow || all) filters.allow = lists_of(queries, items, false, random);
+  if (filtering == Filtering::allow || (all && !masked))
+    filters.allow = lists_of(queries, items, false, random);
   return filters;
 }
 

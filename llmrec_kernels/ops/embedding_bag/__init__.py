@@ -36,8 +36,9 @@ def embedding_bag(
     """Look rows up and pool them, bag by bag: user profiles from item embeddings.
 
     As `torch.nn.functional.embedding_bag` defines it, and besides: quantized tables, weights
-    with the mean, L2-normalised results. Pooling is float32 in the order of the indices, each
-    weighted row rounded before it is added.
+    with the mean, L2-normalised results. Pooling is float32 in the order of the indices: each
+    weighted row is rounded before it is added. Of a quantized table (scale x weight) x code is
+    added, and bias x weight in a sum of its own, which comes last.
 
     Parameters
     ----------

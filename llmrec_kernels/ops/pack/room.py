@@ -124,7 +124,8 @@ class Room:
 
 def _columns(rows: Rows) -> list[Tensor]:
     """The tensors with an entry for each row: all but the codes of the sketch."""
-    columns = (indexable(rows.data), rows.scale, rows.bias, rows.inverse_norms, *(rows.sketch or ())[1:])
+    numbers = (rows.scale, rows.bias, rows.inverse_norms, *(rows.sketch or ())[1:])
+    columns = (indexable(rows.data), *numbers)
     return [column for column in columns if column is not None]
 
 

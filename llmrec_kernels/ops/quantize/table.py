@@ -196,10 +196,12 @@ class QuantizedTable(RowStore):
                 f"for {dtype} rows of {dim} in the layout of {layout}"
             )
         at = 0 if numbers_first else width
-        numbers = rows[:, at : at + number_bytes].contiguous().view(number_dtype)
         start = number_bytes if numbers_first else 0
-        codes = rows[:, start : start + width].contiguous()
-        numbers = numbers.to(STORED[BITS[dtype]])
+        codes, numbers = (
+            part.clone(memory_format=torch.contiguous_format)
+            for part in (rows[:, start : start + width], rows[:, at : at + number_bytes])
+        )
+        numbers = numbers.view(number_dtype).to(STORED[BITS[dtype]])
         return cls(codes, numbers[:, 0], numbers[:, 1], dtype, dim)
 
     def to_rows(self, layout: str = "torch", *, alignment: int = 1) -> Tensor:
