@@ -11,12 +11,7 @@ from llmrec_kernels import embedding_bag, quantize
 def cell(request, benchmark):
     found = request.param
     benchmark.group = f"embedding_bag {found}"
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(found.rows, found.dim, generator=generator)
-    count = found.bags * found.length
-    indices = torch.randint(found.rows, (count,), generator=generator)
-    offsets = torch.arange(0, count, found.length)
-    return table, indices, offsets
+    return found.load()
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8", "int4"])

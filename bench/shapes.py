@@ -71,18 +71,38 @@ TINY = TopkCell("tiny", 4, 3_000, 32, 5)  # for the test that the comparison run
 
 @dataclass(frozen=True)
 class BagCell:
-    """B bags of `length` uniform indices into V rows of D elements."""
+    """B bags of `length` indices into V rows of D elements."""
 
     name: str
     bags: int
     length: int
     rows: int
     dim: int
+    pattern: str = "uniform"  # or "zipf", which few rows have most of, or "sequential"
+
+    def load(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The table [V, D], indices [B * length] and where the bags begin, [B]."""
+        generator = torch.Generator().manual_seed(0)
+        table = torch.randn(self.rows, self.dim, generator=generator)
+        count = self.bags * self.length
+        if self.pattern == "sequential":
+            indices = torch.arange(count) % self.rows
+        else:
+            uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+            # Of Zipf's law with exponent 1 the logarithm of the rank is uniform.
+            ranks = self.rows**uniform - 1 if self.pattern == "zipf" else self.rows * uniform
+            order = torch.randperm(self.rows, generator=generator)
+            indices = order[ranks.long().clamp(max=self.rows - 1)]
+        return table, indices, torch.arange(0, count, self.length)
 
 
 BAGS = (
-    BagCell("profiles", 1024, 32, 200_000, 128),
-    BagCell("wide-profiles", 1024, 20, 100_000, 384),
+    BagCell("cold-64", 4096, 32, 2_000_000, 64),
+    BagCell("cold-128", 4096, 32, 2_000_000, 128),
+    BagCell("cold-384", 4096, 20, 1_000_000, 384),
+    BagCell("zipf-128", 4096, 32, 2_000_000, 128, "zipf"),
+    BagCell("sequential-128", 4096, 32, 2_000_000, 128, "sequential"),
+    BagCell("hot-128", 4096, 32, 2_000, 128),
 )
 
 
@@ -97,7 +117,7 @@ class CandidateCell:
     dim: int
 
 
-CANDIDATES = (CandidateCell("ranking", 256, 500, 100_000, 384),)
+CANDIDATES = (CandidateCell("ranking", 256, 500, 400_000, 384),)
 
 
 _ROWS = 65_536  # made at a time: a million long vectors and their noise would not fit in memory
