@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from cases import STORAGES, random, stored, threads
 
-from llmrec_kernels import cosine_topk, pack
+from llmrec_kernels import PackedItems, cosine_topk, pack
 
 OPS = ("cosine_topk", "pack", "quantize")
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -200,6 +200,14 @@ def test_scores_that_overflow_are_ties_in_the_order_of_ids() -> None:
     queries = random(40, 8) * 1e30
     assert_exact(queries, items, 3000, metric="dot")
     assert_exact(queries * 1e-45, items * 1e-38, 3000, metric="dot")
+
+
+def test_rows_that_overlap_in_memory_are_searched_as_others() -> None:
+    for items in (random(1, 16).expand(1000, 16), random(1, 5000)[0].unfold(0, 64, 1)):
+        parts = pack(items)
+        held = PackedItems(items, None, None, 0, parts.dim, parts.inverse_norms, parts.sketch)
+        for queries in (random(1, parts.dim, seed=2), random(3, parts.dim, seed=3)):
+            assert_exact(queries, held, 5)
 
 
 def test_filters_reach_into_the_scan() -> None:

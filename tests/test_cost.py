@@ -155,7 +155,7 @@ def test_bytes_of_packing_and_quantizing() -> None:
     found = cost_of("pack", X, None, None, 0, D)
     # 50 rows of codes are four blocks of 16.
     assert found == Cost(9 * N * D, 0, 4 * N * D, N * (4 * D + 8 + 8) + 64 * D)
-    found = cost_of("quantize", X, 4, False)
+    found = cost_of("quantize", X, 1, False)  # int4
     assert found == Cost(5 * N * D, 0, 4 * N * D, N * (D // 2 + 2 + 2))
 
 

@@ -23,7 +23,6 @@ inline int64_t shown_to_all(const TopkArguments& args) {
   const TopkFilters& filters = args.filters;
   const int64_t pairs = args.count * args.items.count;
   if (filters.allow.ids != nullptr) return filters.allow.offsets[args.count];
-  if (filters.mask == nullptr) return pairs;
   constexpr int64_t kLooks = 1 << 14;
   const int64_t step = std::max<int64_t>(1, pairs / kLooks) | 1;
   int64_t seen = 0, shown = 0;
@@ -35,7 +34,8 @@ inline int64_t shown_to_all(const TopkArguments& args) {
 // a time at the least cost; a row is read at random, for one query. A fast search is a scan by
 // definition, and items that come without a sketch are checked on the way.
 inline bool few_listed(const TopkArguments& args) {
-  if (!args.exact || args.sketch.codes == nullptr || args.count == 0) return false;
+  const bool listed = args.filters.allow.ids != nullptr || args.filters.mask != nullptr;
+  if (!listed || !args.exact || args.sketch.codes == nullptr || args.count == 0) return false;
   const auto codes = static_cast<double>(args.items.count * args.items.dim);
   const double rounds = std::max(1.0, static_cast<double>(args.count) / 64);
   return static_cast<double>(shown_to_all(args)) * static_cast<double>(args.items.stride) <
