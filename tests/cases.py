@@ -12,7 +12,7 @@ import oracle
 import pytest
 import torch
 
-from llmrec_kernels import TopK, cosine_topk, quantize
+from llmrec_kernels import TopK, cosine_topk, explain, quantize
 
 STORAGES = ("float32", "float16", "bfloat16", "float64", "int8", "int8-symmetric", "int4")
 STORAGES += ("int4-symmetric", "fp8_e4m3")
@@ -27,6 +27,11 @@ def stored(vectors: torch.Tensor, storage: str) -> Any:
         dtype, _, scheme = storage.partition("-")
         return quantize(vectors, dtype, scheme=scheme or "affine")
     return vectors.to(getattr(torch, storage))
+
+
+def fuses(backend: str) -> bool:
+    """Whether this backend's bags are fused multiply-adds, as its instruction set has them."""
+    return explain("embedding_bag", backend=backend).level not in (None, "scalar")
 
 
 def check_topk(

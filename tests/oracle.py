@@ -193,17 +193,39 @@ def best(values: Array, k: int, may: Array | None = None) -> tuple[Array, Array]
     return top, ids
 
 
+def rounded_twice(x: Array, y: Array, total: Array) -> Array:
+    return total + x * y
+
+
+def fused(x: Array, y: Array, total: Array) -> Array:
+    """x y + total of float32 numbers, rounded once.
+
+    The product is exact in float64. The sum is rounded there to odd, which keeps what a second
+    rounding needs: Boldo and Melquiond, Emulation of FMA and correctly rounded sums (2008).
+    """
+    product, wide = np.float64(x) * np.float64(y), np.float64(total)
+    near = product + wide
+    part = near - product
+    error = (product - (near - part)) + (wide - part)
+    even = np.asarray(near).view(np.int64) % 2 == 0
+    odd = np.nextafter(near, np.where(error > 0, np.inf, -np.inf))
+    return np.where((error != 0) & even, odd, near).astype(np.float32)[()]
+
+
 def pooled(
     table: Any,
     bags: Sequence[Sequence[int]],
     mode: str = "sum",
     weights: Sequence[Sequence[float]] | None = None,
     padding: int | None = None,
+    fuse: bool = False,
 ) -> Array:
-    """Bags pooled in float32 one row after the other, each weighted row rounded before the sum.
+    """Bags pooled in float32 one row after the other.
 
+    Each weighted row is rounded before it is added, or the product and the sum are rounded as one.
     Of a quantized table (scale x weight) x code is added; bias x weight apart, which comes last.
     """
+    add = fused if fuse else rounded_twice
     rows = widen(table)
     coded = isinstance(table, QuantizedTable) and table.scale is not None and mode != "max"
     scale, bias = np.ones(len(rows), dtype=np.float32), np.zeros(len(rows), dtype=np.float32)
@@ -224,8 +246,8 @@ def pooled(
         total, divisor = np.zeros(rows.shape[1], dtype=np.float32), np.float32(0)
         last = np.float32(0)
         for row, weight in kept:
-            total = total + rows[row] * (scale[row] * weight)
-            last = last + bias[row] * weight
+            total = add(rows[row], scale[row] * weight, total)
+            last = add(bias[row], weight, last)
             divisor = divisor + weight
         total = total + last
         if mode == "mean":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import oracle
 import pytest
 import torch
-from cases import SETTINGS, STORAGES, random, stored
+from cases import SETTINGS, STORAGES, random, stored, threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from llmrec_kernels import Ragged, TopK, candidate_scores, cosine_topk, pack, quantize
 
@@ -190,6 +193,51 @@ def test_a_candidate_that_comes_twice_is_returned_twice(backend: str) -> None:
     assert top.ids.tolist() == [[1, 2, 2, -1]]
 
 
+@pytest.mark.parametrize("threads_in_use", [1, 3])
+@pytest.mark.parametrize("k", [1, 7, 513, 5_000, 40_000])
+def test_short_and_long_lists_are_merged_whole(backend: str, k: int, threads_in_use: int) -> None:
+    lengths = [0, 0, 30_000, 1, 511, 512, 513, 0, 9_000, *[2] * 300, 1_200, 0]
+    generator = torch.Generator().manual_seed(6)
+    values = torch.randint(2_000, (sum(lengths),), generator=generator)
+    lists = Ragged(values, torch.tensor([0, *np.cumsum(lengths)]))
+    queries, items = random(len(lengths), 3), random(40, 3, seed=1).repeat(50, 1)  # many ties
+    with threads(threads_in_use):
+        top = candidate_scores(queries, items, lists, k=k, backend=backend)
+    scores = candidate_scores(queries, items, lists, backend=backend).numpy()
+    for row, (start, length) in enumerate(zip(lists.offsets.tolist(), lengths, strict=False)):
+        ids, mine = values[start : start + length].numpy(), scores[start : start + length]
+        order = np.lexsort((ids, -mine))[:k]
+        padding = k - len(order)
+        assert top.ids[row].tolist() == [*ids[order].tolist(), *[-1] * padding]
+        assert top.scores[row].tolist() == [*mine[order].tolist(), *[-np.inf] * padding]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+@pytest.mark.parametrize("k", [None, 10])
+def test_less_than_a_megabyte_is_needed_beside_the_output(compiled: str, k: int | None) -> None:
+    code = f"""
+import re
+from pathlib import Path
+import torch
+from llmrec_kernels import Ragged, candidate_scores, pack
+
+def memory(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+queries, items = torch.randn(256, 384), pack(torch.randn(20_000, 384))
+lists = Ragged(torch.randint(20_000, (256 * 500,)), torch.arange(257) * 500)
+candidate_scores(queries[:2], items, [[0], [1]], k={k})
+Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
+before = memory("VmRSS")
+found = candidate_scores(queries, items, lists, k={k})
+output = found.nbytes if {k} is None else found.scores.nbytes + found.ids.nbytes
+print(memory("VmHWM") - before - output)
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 1 << 20
+
+
 # ---- gradients ----
 
 
@@ -235,6 +283,20 @@ def test_gradients_are_those_of_the_formula(backend: str, dtype: torch.dtype, me
         torch.testing.assert_close(
             got.double() / scale, want.double() / scale, atol=tolerance, rtol=tolerance
         )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_gradients_are_those_of_differences(backend: str, metric: str) -> None:
+    lists, names = [[2, 0, 3], [], [1, 1, 4]], ("query_scale", "item_scale", "item_bias")
+    inputs = [random(3, 4), random(5, 4, seed=1), random(3, seed=2), *[random(5, seed=3)] * 2]
+
+    def score(queries: Tensor, items: Tensor, *terms: Tensor) -> Tensor:
+        options: dict[str, Any] = dict(zip(names, terms, strict=True))
+        return candidate_scores(queries, items, lists, metric=metric, backend=backend, **options)
+
+    # Scores are rounded to float32, so that smaller differences would be nothing but rounding.
+    leaves = [values.double().requires_grad_() for values in inputs]
+    assert torch.autograd.gradcheck(score, leaves, eps=2**-7, atol=2e-3, rtol=2e-3)
 
 
 def test_gradients_of_tiny_and_huge_vectors_are_finite_where_they_can_be(backend: str) -> None:

@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import SETTINGS, STORAGES, random, stored
+from cases import SETTINGS, STORAGES, fuses, random, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -45,19 +45,19 @@ def weights_of(bags: list[list[int]], seed: int = 3) -> Tensor:
 def test_every_storage_is_pooled_in_index_order(backend: str, storage: str, mode: str) -> None:
     table = stored(random(ROWS, DIM), storage)
     result = embedding_bag(table, *flat(BAGS), mode=mode, backend=backend)
-    oracle.assert_same_bits(result, oracle.pooled(table, BAGS, mode))
+    oracle.assert_same_bits(result, oracle.pooled(table, BAGS, mode, fuse=fuses(backend)))
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "int4"])
-def test_weighted_rows_are_rounded_before_they_are_added(
-    backend: str, storage: str, mode: str
-) -> None:
+def test_weighted_rows_are_pooled_in_index_order(backend: str, storage: str, mode: str) -> None:
     table, weights = stored(random(ROWS, DIM), storage), weights_of(BAGS)
     result = embedding_bag(
         table, *flat(BAGS), mode=mode, per_sample_weights=weights, backend=backend
     )
-    oracle.assert_same_bits(result, oracle.pooled(table, BAGS, mode, split(weights, BAGS)))
+    oracle.assert_same_bits(
+        result, oracle.pooled(table, BAGS, mode, split(weights, BAGS), fuse=fuses(backend))
+    )
 
 
 @pytest.mark.parametrize("dim", [0, 1, 7, 8, 9, 31, 64, 383])
@@ -65,7 +65,7 @@ def test_any_dimension_is_pooled(backend: str, dim: int) -> None:
     for dtype in ("int8", "int4"):
         table = quantize(random(ROWS, dim), dtype, backend=backend)
         result = embedding_bag(table, *flat(BAGS), backend=backend)
-        oracle.assert_same_bits(result, oracle.pooled(table, BAGS))
+        oracle.assert_same_bits(result, oracle.pooled(table, BAGS, fuse=fuses(backend)))
 
 
 def test_long_bags_keep_the_order_of_their_indices(backend: str) -> None:
@@ -74,10 +74,10 @@ def test_long_bags_keep_the_order_of_their_indices(backend: str) -> None:
     bags = [order[:25000], order[25000:25001], order[25001:]]
     for mode in ("sum", "mean"):
         result = embedding_bag(table, *flat(bags), mode=mode, backend=backend)
-        oracle.assert_same_bits(result, oracle.pooled(table, bags, mode))
+        oracle.assert_same_bits(result, oracle.pooled(table, bags, mode, fuse=fuses(backend)))
     backwards = [bag[::-1] for bag in bags]
     result = embedding_bag(table, *flat(backwards), backend=backend)
-    oracle.assert_same_bits(result, oracle.pooled(table, backwards))
+    oracle.assert_same_bits(result, oracle.pooled(table, backwards, fuse=fuses(backend)))
 
 
 def test_an_empty_bag_is_zeros_in_every_mode(backend: str) -> None:
@@ -101,12 +101,14 @@ def test_padding_does_not_count(backend: str, mode: str, padding: int) -> None:
     table, bags = random(ROWS, DIM), [*BAGS, [padding % ROWS] * 3]
     options = {"mode": mode, "padding_idx": padding, "backend": backend}
     result = embedding_bag(table, *flat(bags), **options)
-    want = oracle.pooled(table, bags, mode, padding=padding % ROWS)
+    want = oracle.pooled(table, bags, mode, padding=padding % ROWS, fuse=fuses(backend))
     oracle.assert_same_bits(result, want)
     if mode != "max":
         weights = weights_of(bags)
         result = embedding_bag(table, *flat(bags), per_sample_weights=weights, **options)
-        want = oracle.pooled(table, bags, mode, split(weights, bags), padding % ROWS)
+        want = oracle.pooled(
+            table, bags, mode, split(weights, bags), padding % ROWS, fuse=fuses(backend)
+        )
         oracle.assert_same_bits(result, want)
 
 
@@ -124,12 +126,12 @@ def test_two_dimensional_indices_are_bags_of_one_length(backend: str) -> None:
     table, grid = random(ROWS, DIM), torch.tensor([[3, 1, 3], [0, 22, 5]])
     for indices in (grid, grid.int(), grid.T.contiguous().T, grid.repeat_interleave(2, 1)[:, ::2]):
         result = embedding_bag(table, indices, backend=backend)
-        oracle.assert_same_bits(result, oracle.pooled(table, grid.tolist()))
+        oracle.assert_same_bits(result, oracle.pooled(table, grid.tolist(), fuse=fuses(backend)))
     weights = random(2, 3, seed=2)
     result = embedding_bag(
         table, grid, per_sample_weights=weights.T.contiguous().T, mode="mean", backend=backend
     )
-    want = oracle.pooled(table, grid.tolist(), "mean", weights.tolist())
+    want = oracle.pooled(table, grid.tolist(), "mean", weights.tolist(), fuse=fuses(backend))
     oracle.assert_same_bits(result, want)
 
 
@@ -137,21 +139,21 @@ def test_the_last_offset_may_be_given(backend: str) -> None:
     table, (indices, offsets) = random(ROWS, DIM), flat(BAGS)
     bounds = torch.cat([offsets, torch.tensor([len(indices)])])
     result = embedding_bag(table, indices, bounds, include_last_offset=True, backend=backend)
-    oracle.assert_same_bits(result, oracle.pooled(table, BAGS))
+    oracle.assert_same_bits(result, oracle.pooled(table, BAGS, fuse=fuses(backend)))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
 def test_indices_of_any_integer_type(backend: str, dtype: torch.dtype) -> None:
     table = random(ROWS, DIM)
     result = embedding_bag(table, *flat(BAGS, dtype), backend=backend)
-    oracle.assert_same_bits(result, oracle.pooled(table, BAGS))
+    oracle.assert_same_bits(result, oracle.pooled(table, BAGS, fuse=fuses(backend)))
 
 
 def test_normalized_bags_have_length_one_or_zero(backend: str) -> None:
     table, bags = random(ROWS, DIM) * 10.0 ** torch.arange(-12, 11)[:, None], [*BAGS, [0], [22]]
     for mode in ("sum", "mean", "max"):
         result = embedding_bag(table, *flat(bags), mode=mode, normalize=True, backend=backend)
-        want = oracle.normalized(oracle.pooled(table, bags, mode))
+        want = oracle.normalized(oracle.pooled(table, bags, mode, fuse=fuses(backend)))
         oracle.assert_same_bits(result, want)
         lengths = result.double().norm(dim=1)
         expected = torch.tensor([float(len(bag) > 0) for bag in bags]).double()
@@ -186,7 +188,7 @@ def test_rounding_to_a_narrow_dtype_is_that_of_torch(backend: str, dtype: torch.
 
 def test_memory_layout_changes_nothing(backend: str) -> None:
     table, (indices, offsets), weights = random(ROWS, DIM), flat(BAGS), weights_of(BAGS)
-    want = oracle.pooled(table, BAGS, "sum", split(weights, BAGS))
+    want = oracle.pooled(table, BAGS, "sum", split(weights, BAGS), fuse=fuses(backend))
     for change in (
         lambda t: t.repeat_interleave(2, dim=-1)[..., ::2],
         lambda t: torch.cat([t[:1], t])[1:],
@@ -217,7 +219,9 @@ def test_no_setting_of_torch_changes_a_bit(backend: str, setting: str) -> None:
                 table, indices, offsets, mode=mode, per_sample_weights=share, backend=backend
             )
         split_share = None if share is None else split(share, BAGS)
-        oracle.assert_same_bits(result, oracle.pooled(table, BAGS, mode, split_share))
+        oracle.assert_same_bits(
+            result, oracle.pooled(table, BAGS, mode, split_share, fuse=fuses(backend))
+        )
 
 
 @settings(max_examples=100)
@@ -243,7 +247,7 @@ def test_any_bags_are_pooled_bit_for_bit(
     )  # fmt: skip
     shares = None if weights is None else split(weights, bags)
     hidden = None if padding is None else padding % 10
-    want = oracle.pooled(rows, bags, mode, shares, hidden)
+    want = oracle.pooled(rows, bags, mode, shares, hidden, fuse=fuses(backend))
     want = oracle.normalized(want) if normalize else want
     if mode == "max":  # of 0.0 and -0.0 either is the maximum
         want, result = want + np.float32(0), result + 0.0
@@ -285,6 +289,21 @@ def formula(table: Tensor, weights: Tensor, mode: str, normalize: bool) -> Tenso
         total = total / share.sum() if mode == "mean" and bag else total
         rows.append(total / total.norm() if normalize and bag else total)
     return torch.stack(rows)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_gradients_are_those_of_differences(backend: str, mode: str) -> None:
+    bags = [[4, 0, 2, 4], [], [1]]
+
+    def pool(table: Tensor, weights: Tensor) -> Tensor:
+        return embedding_bag(
+            table, *flat(bags), mode=mode, per_sample_weights=weights, backend=backend
+        )
+
+    # Pooling is float32, so that smaller differences would be nothing but rounding.
+    leaves = [random(5, 3).double(), weights_of(bags).abs().double() + 1]
+    leaves = [values.requires_grad_() for values in leaves]
+    assert torch.autograd.gradcheck(pool, leaves, eps=2**-7, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

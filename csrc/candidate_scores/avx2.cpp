@@ -15,6 +15,7 @@
 #include "candidate_scores/candidates.h"
 #include "common/target.h"
 
+#define LLMREC_REGISTER_BYTES 32
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX2)
 
 #include "candidate_scores/body.h"

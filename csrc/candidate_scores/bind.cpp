@@ -23,7 +23,7 @@ const Table<CandidateKernel> table("candidate_scores",
 // The arguments with the tensors that hold them.
 struct Held {
   CandidateArguments args;
-  Tensor queries, candidates, offsets, scores;
+  Tensor queries, candidates, offsets, scores, ids;
   HeldRows items;
   MaybeTensor query_bias, item_bias, query_scale, item_scale;
 };
@@ -38,7 +38,7 @@ Held score(const Tensor& queries, const Tensor& data, const MaybeTensor& scale,
            const MaybeTensor& bias, const MaybeTensor& inverse_norms, int64_t bits,
            const Tensor& candidates, const Tensor& offsets, int64_t metric,
            const MaybeTensor& query_bias, const MaybeTensor& item_bias, double offset,
-           const MaybeTensor& query_scale, const MaybeTensor& item_scale) {
+           const MaybeTensor& query_scale, const MaybeTensor& item_scale, int64_t k = 0) {
   Held held;
   held.queries = checked("queries", queries, ScalarType::Float, 2);
   held.items = hold_rows(data, scale, bias, inverse_norms, bits, held.queries.size(1));
@@ -66,7 +66,14 @@ Held score(const Tensor& queries, const Tensor& data, const MaybeTensor& scale,
   args.item_bias = pointer<float>(held.item_bias);
   args.query_scale = pointer<float>(held.query_scale);
   args.item_scale = pointer<float>(held.item_scale);
-  held.scores = torch::stable::new_empty(held.queries, {entries});
+  args.k = k;
+  if (k == 0) {
+    held.scores = torch::stable::new_empty(held.queries, {entries});
+  } else {
+    held.scores = torch::stable::new_empty(held.queries, {count, k});
+    held.ids = torch::stable::new_empty(held.queries, {count, k}, ScalarType::Long);
+    args.ids = mutable_pointer<int64_t>(held.ids);
+  }
   args.scores = mutable_pointer<float>(held.scores);
   FirstBad bad_query, bad_item;
   table.pick()(args, bad_query, bad_item, torch_threads());
@@ -93,12 +100,8 @@ std::tuple<Tensor, Tensor> candidate_topk_cpu(
     const MaybeTensor& query_scale, const MaybeTensor& item_scale, int64_t k) {
   check_value(k >= 1, "k is ", k, "; expected at least 1");
   const Held held = score(queries, data, scale, bias, inverse_norms, bits, candidates, offsets,
-                          metric, query_bias, item_bias, offset, query_scale, item_scale);
-  const Tensor scores = torch::stable::new_empty(held.queries, {held.args.count, k});
-  const Tensor ids = torch::stable::new_empty(held.queries, {held.args.count, k}, ScalarType::Long);
-  best_of_lists(held.args, k, mutable_pointer<float>(scores), mutable_pointer<int64_t>(ids),
-                torch_threads());
-  return {scores, ids};
+                          metric, query_bias, item_bias, offset, query_scale, item_scale, k);
+  return {held.scores, held.ids};
 }
 
 }  // namespace

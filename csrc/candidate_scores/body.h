@@ -10,14 +10,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "candidate_scores/best.h"
 #include "candidate_scores/candidates.h"
 #include "common/decode.h"
 #include "common/score.h"
 
 namespace llmrec {
 namespace {
-
-constexpr int64_t kEntriesPerTask = 512;
 
 template <class Isa>
 class PairScorer {
@@ -32,7 +31,7 @@ class PairScorer {
         scratch_(static_cast<size_t>((args.items.dim + kWide - 1) / kWide * kWide)) {}
 
   // Entries first .. end - 1 of all lists, which lie one after the other.
-  void score(int64_t first, int64_t end) {
+  void score(int64_t first, int64_t end, float* scores) {
     const int64_t* after = std::upper_bound(args_.offsets, args_.offsets + args_.count + 1, first);
     int64_t query = after - args_.offsets - 1;
     take(query);
@@ -43,7 +42,7 @@ class PairScorer {
       }
       const int64_t item = args_.candidates[entry];
       const int64_t later = args_.candidates[std::min(entry + distance_, end - 1)];
-      args_.scores[entry] = static_cast<float>(assemble(similarity(item, later), query, item));
+      scores[entry - first] = static_cast<float>(assemble(similarity(item, later), query, item));
     }
   }
 
@@ -106,16 +105,41 @@ class PairScorer {
 };
 
 template <class Isa>
+void best_scores(const CandidateArguments& args, FirstBad& bad_query, FirstBad& bad_item,
+                 const Parallel& parallel) {
+  BestOfLists lists(args.offsets, args.count, args.k, parallel.threads, args.scores, args.ids);
+  parallel.run(lists.pieces(), [&](TaskQueue& queue) {
+    PairScorer<Isa> scorer(args, bad_query, bad_item);
+    Best best(args.k);
+    float scores[kEntriesOfBlock];
+    for (int64_t task; queue.take(task);) {
+      const Piece& piece = lists.piece(task);
+      int64_t first = piece.first, end = first;
+      do {
+        first = end;
+        end = std::min(piece.end, first + kEntriesOfBlock);
+        scorer.score(first, end, scores);
+        lists.take(task, first, end, scores, args.candidates + first, best);
+      } while (end < piece.end);
+    }
+  });
+  lists.finish(parallel);
+}
+
+template <class Isa>
 void candidate_scores(const CandidateArguments& args, FirstBad& bad_query, FirstBad& bad_item,
                       const Parallel& parallel) {
   const int64_t dim = args.items.dim;
   for (int64_t q = 0; q < args.count; ++q)
     if (!std::isfinite(norm_of(args.queries + q * dim, dim))) bad_query.note(q);
+  if (args.k > 0) return best_scores<Isa>(args, bad_query, bad_item, parallel);
   const int64_t entries = args.offsets[args.count];
-  parallel.run((entries + kEntriesPerTask - 1) / kEntriesPerTask, [&](TaskQueue& queue) {
+  parallel.run((entries + kEntriesOfBlock - 1) / kEntriesOfBlock, [&](TaskQueue& queue) {
     PairScorer<Isa> scorer(args, bad_query, bad_item);
-    for (int64_t task; queue.take(task);)
-      scorer.score(task * kEntriesPerTask, std::min(entries, (task + 1) * kEntriesPerTask));
+    for (int64_t task; queue.take(task);) {
+      const int64_t first = task * kEntriesOfBlock;
+      scorer.score(first, std::min(entries, first + kEntriesOfBlock), args.scores + first);
+    }
   });
 }
 

@@ -21,18 +21,18 @@ struct CandidateArguments {
   double offset = 0.0;
   const float* query_scale = nullptr;  // [B] or null
   const float* item_scale = nullptr;   // [N] or null
-  float* scores = nullptr;             // [nnz]
+  float* scores = nullptr;             // [nnz]; or with a k, [B, k]
+  int64_t k = 0;                       // 0 for all scores
+  int64_t* ids = nullptr;              // with a k, [B, k]
 };
 
-// Notes the first query and the first item, of those that are read, that is not finite.
+// The scores of all entries, or the k best of each list in (score down, id) order, padded with
+// -inf and -1. Notes the first query and the first item, of those that are read, that is not
+// finite.
 using CandidateKernel = void(const CandidateArguments&, FirstBad& queries, FirstBad& items,
                              const Parallel&);
 
 CandidateKernel candidate_scores_scalar, candidate_scores_avx2, candidate_scores_avx512,
     candidate_scores_neon;
-
-// The k best entries of each list in (score down, id) order, padded with -inf and -1.
-void best_of_lists(const CandidateArguments&, int64_t k, float* scores, int64_t* ids,
-                   const Parallel&);
 
 }  // namespace llmrec

@@ -1,5 +1,7 @@
-// Scores of given pairs in NEON, which the compiler makes of the vectors.
+// Scores of given pairs in NEON.
 #if defined(__aarch64__)
+
+#include <arm_neon.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,12 +18,13 @@
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_NEON)
 
 #include "candidate_scores/body.h"
+#include "common/decode_neon.h"
 
 namespace llmrec {
 
 void candidate_scores_neon(const CandidateArguments& args, FirstBad& bad_query, FirstBad& bad_item,
                            const Parallel& parallel) {
-  candidate_scores<PortableDecode>(args, bad_query, bad_item, parallel);
+  candidate_scores<NeonDecode>(args, bad_query, bad_item, parallel);
 }
 
 }  // namespace llmrec

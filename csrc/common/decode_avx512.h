@@ -1,4 +1,4 @@
-// What AVX-512 knows better than the compiler: see decode.h.
+// Registers of AVX-512: see decode.h.
 #pragma once
 
 #include "common/decode.h"
@@ -7,75 +7,54 @@ namespace llmrec {
 namespace {
 
 struct Avx512Decode {
-  static constexpr int kPanel = 8;
+  static constexpr int kLanes = 16, kPanel = 8;
+  using Floats = Vectors<kLanes>::Floats;
+  using Ints = Vectors<kLanes>::Ints;
 
   static void unsigned_bytes(const void* from, Ints& to) {
-    give(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i_u*>(from))), to);
+    to =
+        same_bits<Ints>(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i_u*>(from))));
   }
 
   static void signed_bytes(const void* from, Ints& to) {
-    give(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i_u*>(from))), to);
+    to =
+        same_bits<Ints>(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i_u*>(from))));
   }
 
   static void shorts(const void* from, Ints& to) {
-    give(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i_u*>(from))), to);
+    to = same_bits<Ints>(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i_u*>(from))));
+  }
+
+  // Looked up in a register: a permutation looks at the low four bits of each lane alone.
+  template <bool kSigned>
+  static void nibbles(const void* from, Floats& to) {
+    int32_t words[2];
+    std::memcpy(words, from, sizeof words);
+    const __m512i word = _mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), 0xff00, words[1]);
+    const __m512i shift =
+        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    const __m512 numbers =
+        kSigned ? _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1)
+                : _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    to = same_bits<Floats>(_mm512_permutexvar_ps(_mm512_srlv_epi32(word, shift), numbers));
   }
 
   static void halves(const void* from, Floats& to) {
-    const __m512 values = _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i_u*>(from)));
-    std::memcpy(&to, &values, sizeof to);
+    to =
+        same_bits<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i_u*>(from))));
   }
 
-  template <class Use>
-  static void to_halves(const Floats& from, const Use& use) {
-    const __m256i halves = _mm512_cvtps_ph(take(from), _MM_FROUND_TO_NEAREST_INT);
-    use(&halves);
+  static void to_halves(const Floats& from, void* to) {
+    store(_mm512_cvtps_ph(same_bits<__m512>(from), _MM_FROUND_TO_NEAREST_INT), to);
   }
 
-  // The sixteen numbers that a row's codes can stand for are a table in a register.
-  template <bool kAffine>
-  class Nibbles {
-   public:
-    Nibbles(float scale, float bias) {
-      const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-      const Floats products = all(scale) * as_floats(kAffine ? lane : (lane ^ 8) - 8);
-      products_ = take(products);
-      values_ = take(products + all(bias));
-    }
-
-    void at(const char* from, Floats& to) const {
-      give(_mm512_permutexvar_ps(codes(from), kAffine ? values_ : products_), to);
-    }
-
-    void add(const char* from, Floats& sums) const {
-      give(_mm512_add_ps(take(sums), _mm512_permutexvar_ps(codes(from), products_)), sums);
-    }
-
-   private:
-    // In the low four bits of each lane, which are all that the permutation looks at.
-    static __m512i codes(const char* from) {
-      int32_t words[2];
-      std::memcpy(words, from, sizeof words);
-      const __m512i word = _mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), 0xff00, words[1]);
-      const __m512i shift =
-          _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-      return _mm512_srlv_epi32(word, shift);
-    }
-
-    __m512 products_, values_;
-  };
-
- private:
-  static __m512 take(const Floats& from) {
-    __m512 to;
-    std::memcpy(&to, &from, sizeof to);
-    return to;
+  static void multiply_add(const Floats& x, const Floats& y, Floats& sums) {
+    sums = same_bits<Floats>(
+        _mm512_fmadd_ps(same_bits<__m512>(x), same_bits<__m512>(y), same_bits<__m512>(sums)));
   }
 
-  template <class From, class To>
-  static void give(const From& from, To& to) {
-    std::memcpy(&to, &from, sizeof to);
-  }
+  static float multiply_add(float x, float y, float sum) { return std::fma(x, y, sum); }
 };
 
 }  // namespace

@@ -13,41 +13,38 @@
 namespace llmrec {
 namespace {
 
-inline double sum_of_lanes(const Doubles& sums) {
-  double lanes[8];
-  store(sums, lanes);
+using EightDoubles = DoublesOf<8>;
+
+inline double sum_of_lanes(double* lanes) {
   for (int width = 4; width > 0; width /= 2)
     for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   return lanes[0];
 }
 
-inline Doubles eight(const double* from) {
-  Doubles result;
-  load(from, result);
-  return result;
-}
-
-inline Doubles eight(const float* from) {
-  HalfFloats narrow;
-  load(from, narrow);
-  return widened(narrow);
+inline double sum_of_lanes(const EightDoubles& sums) {
+  double lanes[8];
+  store(sums, lanes);
+  return sum_of_lanes(lanes);
 }
 
 // Of float32 numbers, which may be held as float64. `meanwhile` is called with j every sixteen
 // elements, to ask memory for what comes next.
 template <class Left, class Meanwhile>
 inline double lane_dot(const Left* a, const float* b, int64_t dim, const Meanwhile& meanwhile) {
-  Doubles sums = {};
+  EightDoubles sums = {};
   int64_t j = 0;
   for (; j + 16 <= dim; j += 16) {
     meanwhile(j);
-    sums += eight(a + j) * eight(b + j);
-    sums += eight(a + j + 8) * eight(b + j + 8);
+    sums.add_product(EightDoubles::from(a + j), EightDoubles::from(b + j));
+    sums.add_product(EightDoubles::from(a + j + 8), EightDoubles::from(b + j + 8));
   }
-  for (; j + 8 <= dim; j += 8) sums += eight(a + j) * eight(b + j);
+  for (; j + 8 <= dim; j += 8)
+    sums.add_product(EightDoubles::from(a + j), EightDoubles::from(b + j));
+  double lanes[8];
+  store(sums, lanes);
   for (int lane = 0; j < dim; ++j, ++lane)
-    sums[lane] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
-  return sum_of_lanes(sums);
+    lanes[lane] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  return sum_of_lanes(lanes);
 }
 
 template <class Left>

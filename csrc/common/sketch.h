@@ -61,15 +61,16 @@ inline float largest_of(const float* elements, int64_t dim) {
 }
 
 // Codes of 16 elements, and the squares of their errors added to `errors` in the order of lanes.
-inline Bytes encode(const float* elements, float factor, double step, Doubles& errors) {
+inline Bytes encode(const float* elements, float factor, double step, EightDoubles& errors) {
   Floats x;
   load(elements, x);
   const Floats rounded = (x * factor + kRounder) - kRounder;
   float values[kWide];
   store(rounded, values);
   for (int half = 0; half < 2; ++half) {
-    const Doubles error = eight(elements + 8 * half) - eight(values + 8 * half) * step;
-    errors += error * error;
+    EightDoubles error = EightDoubles::from(elements + 8 * half);
+    error.take_product(EightDoubles::from(values + 8 * half), step);
+    errors.add_product(error, error);
   }
   return __builtin_convertvector(__builtin_convertvector(rounded, Ints), Bytes);
 }
@@ -103,7 +104,7 @@ class Sketcher {
     if (!(largest >= kSmallest && largest <= kLargest) || limit_ == 0.0f)
       return cleared(block, lane, 1.0f);
     const float step = largest / limit_, factor = limit_ / largest;
-    Doubles errors = {};
+    EightDoubles errors = {};
     for (int64_t j = 0; j < dim_; j += kWide)
       store(encode(row_.data() + j, factor, step, errors), codes_.data() + j);
     place(block, lane);

@@ -31,6 +31,7 @@
 #include "cosine_topk/topk.h"
 
 #if !defined(LLMREC_EMULATE_TILES)
+#define LLMREC_REGISTER_BYTES 64
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AMX)
 #include "cosine_topk/avx512_compare.h"
 #else

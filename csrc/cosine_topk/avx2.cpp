@@ -26,6 +26,7 @@
 #include "cosine_topk/scored.h"
 #include "cosine_topk/topk.h"
 
+#define LLMREC_REGISTER_BYTES 32
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX2)
 
 #include "cosine_topk/avx2_compare.h"

@@ -27,6 +27,7 @@
 #include "cosine_topk/scored.h"
 #include "cosine_topk/topk.h"
 
+#define LLMREC_REGISTER_BYTES 64
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
 
 #include "cosine_topk/avx512_compare.h"

@@ -133,7 +133,7 @@ class Preparer {
     const float limit = static_cast<float>(largest_code(dim));
     const float largest = largest_of(unit_.data(), dim);
     const float step = largest / limit, factor = limit / largest;
-    Doubles errors = {};
+    EightDoubles errors = {};
     for (int64_t j = 0; j < dim; j += kWide)
       store(encode(unit_.data() + j, factor, step, errors), codes_.data() + j);
     int32_t sum = 0;

@@ -15,6 +15,7 @@
 #include "common/target.h"
 #include "embedding_bag/bag.h"
 
+#define LLMREC_REGISTER_BYTES 64
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
 
 #include "common/decode_avx512.h"

@@ -1,9 +1,9 @@
 // The pooling that every instruction set's file compiles for itself, behind its target.
 //
-// Pooling is float32 in the order of the indices. A float row is multiplied by its weight, rounded,
-// and added, rounded. Of a quantized row, (scale x weight) x code is added; bias x weight has a sum
-// of its own, which comes last: one addition less for each element. Nothing is reordered or fused,
-// so the result does not depend on the instruction set.
+// Pooling is float32 in the order of the indices. A weighted row is added by fused multiply-adds,
+// which round once. So is (scale x weight) x code of a quantized row; bias x weight has a sum of
+// its own, which comes last: one addition less for each element. Nothing is reordered, so the
+// result does not depend on the instruction set.
 //
 // The limit is random reads. A panel of columns, whose sums the registers hold, is pooled for all
 // bags of a task before the next: then rows are asked for ahead of their use across the ends of
@@ -35,14 +35,14 @@ class Pool {
   explicit Pool(const BagArguments& args)
       : args_(args),
         dim_(args.table.dim),
-        padded_((args.table.dim + kWide - 1) / kWide * kWide),
+        padded_((args.table.dim + kLanes - 1) / kLanes * kLanes),
         sums_(direct() ? 0 : static_cast<size_t>(kBagsPerTask * padded_)) {}
 
   // Notes the first entry whose index is out of range; then nothing is read.
   void bags(int64_t first, int64_t last, FirstBad& bad) {
     if (!in_range(args_.offsets[first], args_.offsets[last], bad)) return;
     int64_t j = 0;
-    while (j + kWide <= dim_) j += panels<Isa::kPanel>(first, last, j);
+    while (j + kLanes <= dim_) j += panels<Isa::kPanel>(first, last, j);
     if (j < dim_) panel<true>(first, last, j, std::make_integer_sequence<int, 1>());
     for (int64_t bag = first; bag < last && !direct(); ++bag) {
       float* sums = sums_.data() + (bag - first) * padded_;
@@ -68,16 +68,18 @@ class Pool {
   }
 
   using Row = Decoder<Isa, kStorage>;
-  static constexpr int64_t kVectorBytes = bytes_of(kStorage, kWide);
+  using Floats = typename Isa::Floats;
+  static constexpr int64_t kLanes = Isa::kLanes;
+  static constexpr int64_t kVectorBytes = bytes_of(kStorage, kLanes);
   static constexpr bool kScaled = bits_of(kStorage) <= 8;
 
   // The largest panel from column j on; returns how many columns it has.
   template <int kCount>
   int64_t panels(int64_t first, int64_t last, int64_t j) {
     if constexpr (kCount > 1)
-      if (j + kCount * kWide > dim_) return panels<kCount / 2>(first, last, j);
+      if (j + kCount * kLanes > dim_) return panels<kCount / 2>(first, last, j);
     panel<false>(first, last, j, std::make_integer_sequence<int, kCount>());
-    return kCount * kWide;
+    return kCount * kLanes;
   }
 
   // A few vectors of columns, from column j on, of all bags; or the last, of which some are there.
@@ -86,44 +88,52 @@ class Pool {
     constexpr int64_t kBytes = sizeof...(v) * kVectorBytes;
     constexpr int64_t kDistance =
         std::clamp<int64_t>(kLinesAhead * kLine / (kBytes + kLine), 2, 32);
-    const bool aligned = args_.table.stride % kLine == 0;
+    constexpr float kStart = kUse == Use::max ? -std::numeric_limits<float>::infinity() : 0.0f;
     // Copies, which no store through a pointer can change.
-    const BagArguments args = args_;
-    const int64_t left = dim_ - j, end = args.offsets[last], skip = bytes_of(kStorage, j);
+    const Rows table = args_.table;
+    const int64_t *const indices = args_.indices, *const offsets = args_.offsets;
+    const int64_t padding = args_.padding_idx;
+    const int64_t left = dim_ - j, skip = bytes_of(kStorage, j), final = offsets[last] - 1;
+    // A part of a row that starts within a line ends in one more.
+    const int64_t end = kRest || table.stride % kLine == 0 ? 0 : kBytes - 1;
     for (int64_t bag = first; bag < last; ++bag) {
-      constexpr float kStart = kUse == Use::max ? -std::numeric_limits<float>::infinity() : 0.0f;
-      Floats sums[] = {(static_cast<void>(v), all(kStart))...};
+      Floats sums[] = {(static_cast<void>(v), all<Floats>(kStart))...};
       float divisor = 0.0f, biases = 0.0f;
-      int64_t entries = 0;  // an integer: float32 stops counting at 2^24
-      for (int64_t entry = args.offsets[bag]; entry < args.offsets[bag + 1]; ++entry) {
-        const int64_t later = args.indices[std::min(entry + kDistance, end - 1)];
-        const char* ahead = row_start(args.table, later) + skip;
-        fetch_numbers(args.table, later);
-        const int64_t index = args.indices[entry];
-        const float weight = kUse == Use::weighted ? args.weights[entry] : 1.0f;
-        float scale = number_at<kStorage>(args.table, args.table.scale, index);
-        float bias = number_at<kStorage>(args.table, args.table.bias, index);
-        if (kUse == Use::weighted) scale *= weight, bias *= weight;
-        if (!aligned) __builtin_prefetch(ahead + (kRest ? 0 : kBytes - 1));
-        if (index == args.padding_idx) continue;
-        const Row row(row_start(args.table, index) + skip, scale, bias);
-        ((fetch_line<v>(ahead), combine<kRest>(row, all(weight), v * kWide, left, sums[v])), ...);
+      int64_t absent = 0;
+      for (int64_t entry = offsets[bag]; entry < offsets[bag + 1]; ++entry) {
+        const int64_t later = indices[std::min(entry + kDistance, final)], index = indices[entry];
+        const char* ahead = row_start(table, later) + skip;
+        __builtin_prefetch(ahead + end);
+        fetch_numbers(table, later);
+        if (index == padding) {
+          ++absent;
+          continue;
+        }
+        const float weight = kUse == Use::weighted ? args_.weights[entry] : 1.0f;
+        float scale = number_at<kStorage>(table, table.scale, index);
+        const float bias = number_at<kStorage>(table, table.bias, index);
+        if (kUse == Use::weighted) scale *= weight;
+        const Row row(row_start(table, index) + skip, scale, bias);
+        ((fetch_line<v>(ahead),
+          combine<kRest>(row, all<Floats>(weight), v * kLanes, left, sums[v])),
+         ...);
         if (kUse == Use::weighted) divisor += weight;
-        biases += bias;
-        ++entries;
+        biases = kUse == Use::weighted ? Isa::multiply_add(bias, weight, biases) : biases + bias;
       }
+      const int64_t entries = offsets[bag + 1] - offsets[bag] - absent;
       if (kUse == Use::max && entries == 0) ((sums[v] = Floats{}), ...);
       if (is_affine(kStorage) && kUse != Use::max) ((sums[v] += biases), ...);
       if (direct()) {
-        float* to = static_cast<float*>(args.out) + bag * dim_ + j;
+        float* to = static_cast<float*>(args_.out) + bag * dim_ + j;
         if constexpr (kRest)
           std::memcpy(to, sums, static_cast<size_t>(left) * sizeof(float));
         else
-          (store(sums[v], to + v * kWide), ...);
+          (store(sums[v], to + v * kLanes), ...);
       } else {
         float* to = sums_.data() + (bag - first) * padded_ + j;
-        (store(sums[v], to + v * kWide), ...);
+        (store(sums[v], to + v * kLanes), ...);
       }
+      // Counted as integers: float32 stops at 2^24.
       divisors_[bag - first] = kUse == Use::weighted ? divisor : static_cast<float>(entries);
     }
   }
@@ -149,10 +159,10 @@ class Pool {
       Floats values;
       kRest ? row.rest(j, dim, values) : row.at(j, values);
       if constexpr (kUse == Use::weighted) {
-        sums += weight * values;
+        Isa::multiply_add(weight, values, sums);
       } else {
         // A NaN stays, as in torch.
-        const Ints keep = (sums >= values) | (sums != sums);
+        const typename Isa::Ints keep = (sums >= values) | (sums != sums);
         sums = keep ? sums : values;
       }
     }

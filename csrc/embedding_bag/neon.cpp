@@ -1,5 +1,7 @@
-// Pooled embedding lookup in NEON, which the compiler makes of the vectors.
+// Pooled embedding lookup in NEON.
 #if defined(__aarch64__)
+
+#include <arm_neon.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,12 +17,13 @@
 
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_NEON)
 
+#include "common/decode_neon.h"
 #include "embedding_bag/body.h"
 
 namespace llmrec {
 
 void embedding_bag_neon(const BagArguments& args, FirstBad& bad, const Parallel& parallel) {
-  embedding_bag<PortableDecode>(args, bad, parallel);
+  embedding_bag<NeonDecode>(args, bad, parallel);
 }
 
 }  // namespace llmrec

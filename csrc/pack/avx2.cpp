@@ -13,6 +13,7 @@
 #include "common/target.h"
 #include "pack/pack.h"
 
+#define LLMREC_REGISTER_BYTES 32
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX2)
 
 #include "pack/body.h"

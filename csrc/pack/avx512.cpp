@@ -13,6 +13,7 @@
 #include "common/target.h"
 #include "pack/pack.h"
 
+#define LLMREC_REGISTER_BYTES 64
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX512)
 
 #include "pack/body.h"

@@ -15,6 +15,7 @@
 #include "common/target.h"
 #include "quantize/quantize.h"
 
+#define LLMREC_REGISTER_BYTES 32
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_AVX2)
 
 #include "common/decode_avx2.h"

@@ -37,18 +37,22 @@ class Quantizer {
     if (!fit(low, high, found)) return too_wide.note(row);
     write_numbers(row, found);
     uint8_t* codes = static_cast<uint8_t*>(args_.codes) + row * bytes_of(kTo, dim_);
-    Floats sixteen;
+    Floats some;
     int64_t j = 0;
-    for (; j + kWide <= dim_; j += kWide) {
-      values.at(j, sixteen);
-      encode(sixteen, found, codes + bytes_of(kTo, j), kWide);
+    for (; j + kLanes <= dim_; j += kLanes) {
+      values.at(j, some);
+      encode(some, found, codes + bytes_of(kTo, j), kLanes);
     }
     if (j == dim_) return;
-    values.rest(j, dim_, sixteen);
-    encode(sixteen, found, codes + bytes_of(kTo, j), dim_ - j);
+    values.rest(j, dim_, some);
+    encode(some, found, codes + bytes_of(kTo, j), dim_ - j);
   }
 
  private:
+  using Floats = typename Isa::Floats;
+  using Ints = typename Isa::Ints;
+  static constexpr int kLanes = Isa::kLanes;
+  using Bytes = typename Vectors<kLanes>::Bytes;
   static constexpr bool kInteger = numbers_of(kTo) > 0 && kTo != Storage::fp8_e4m3;
   static constexpr bool kSymmetric = !is_affine(kTo);
   static constexpr int kMost = largest_code_of(kTo), kLeast = kSymmetric ? -kMost : 0;
@@ -56,23 +60,23 @@ class Quantizer {
   // The least and the largest element; whether all are finite.
   bool range(const Decoder<Isa, kFrom>& values, float& low, float& high) const {
     if (dim_ == 0) return true;
-    Floats sixteen, least, most, bad = {};
+    Floats some, least, most, bad = {};
     const auto take = [&] {
-      least = sixteen < least ? sixteen : least;
-      most = sixteen > most ? sixteen : most;
-      bad += sixteen - sixteen;
+      least = some < least ? some : least;
+      most = some > most ? some : most;
+      bad += some - some;
     };
-    if (dim_ >= kWide)
-      values.at(0, sixteen);
+    if (dim_ >= kLanes)
+      values.at(0, some);
     else
-      padded_rest(values, 0, sixteen);
-    least = most = sixteen;
-    for (int64_t j = 0; j + kWide <= dim_; j += kWide) {
-      values.at(j, sixteen);
+      padded_rest(values, 0, some);
+    least = most = some;
+    for (int64_t j = 0; j + kLanes <= dim_; j += kLanes) {
+      values.at(j, some);
       take();
     }
-    if (dim_ % kWide != 0) {
-      padded_rest(values, dim_ / kWide * kWide, sixteen);
+    if (dim_ % kLanes != 0) {
+      padded_rest(values, dim_ / kLanes * kLanes, some);
       take();
     }
     low = folded(least, [](float x, float y) { return x < y ? x : y; }) + 0.0f;  // -0 becomes 0
@@ -80,12 +84,12 @@ class Quantizer {
     return folded(bad, [](float x, float y) { return x + y; }) == 0.0f;
   }
 
-  // One number of sixteen, in four steps.
+  // One number of them all.
   template <class Operation>
   static float folded(const Floats& values, const Operation& operation) {
-    float lanes[kWide];
+    float lanes[kLanes];
     store(values, lanes);
-    for (int width = kWide / 2; width > 0; width /= 2)
+    for (int width = kLanes / 2; width > 0; width /= 2)
       for (int lane = 0; lane < width; ++lane)
         lanes[lane] = operation(lanes[lane], lanes[lane + width]);
     return lanes[0];
@@ -95,7 +99,7 @@ class Quantizer {
   void padded_rest(const Decoder<Isa, kFrom>& values, int64_t j, Floats& to) const {
     values.rest(j, dim_, to);
     const float last = to[dim_ - j - 1];
-    for (int64_t lane = dim_ - j; lane < kWide; ++lane) to[lane] = last;
+    for (int64_t lane = dim_ - j; lane < kLanes; ++lane) to[lane] = last;
   }
 
   // As torch's prepack ops: span / steps in float32, then rounded to the type that is stored, so
@@ -137,18 +141,20 @@ class Quantizer {
   // Writes `count` codes.
   static void encode(const Floats& values, const Fit& found, uint8_t* codes, int64_t count) {
     if constexpr (kTo == Storage::float16) {
-      Isa::to_halves(values, [&](const void* halves) { copy(halves, codes, count); });
+      uint16_t halves[kLanes];
+      Isa::to_halves(values, halves);
+      copy(halves, codes, count);
     } else if constexpr (kTo == Storage::bfloat16) {
       Ints bits;
       std::memcpy(&bits, &values, sizeof bits);
       const Ints odd = (bits >> 16) & 1;
       const Ints rounded = ((bits + 0x7fff + odd) >> 16) & 0xffff;
-      const auto halves = __builtin_convertvector(rounded, UnsignedShorts);
+      const auto halves = __builtin_convertvector(rounded, typename Vectors<kLanes>::Shorts);
       copy(&halves, codes, count);
     } else if constexpr (kTo == Storage::fp8_e4m3) {
-      Floats scaled = values / all(found.scale);
-      scaled = scaled > 448.0f ? all(448.0f) : scaled;
-      scaled = scaled < -448.0f ? all(-448.0f) : scaled;
+      Floats scaled = values / all<Floats>(found.scale);
+      scaled = scaled > 448.0f ? all<Floats>(448.0f) : scaled;
+      scaled = scaled < -448.0f ? all<Floats>(-448.0f) : scaled;
       const auto bytes = fp8_of(scaled);
       copy(&bytes, codes, count);
     } else {
@@ -157,60 +163,61 @@ class Quantizer {
   }
 
   // As fp8_of_float.
-  static UnsignedBytes fp8_of(const Floats& values) {
+  static Bytes fp8_of(const Floats& values) {
     Ints bits, sum_bits;
     std::memcpy(&bits, &values, sizeof bits);
     const Ints magnitude = bits & 0x7fffffff;
-    const Floats sum = of_bits(magnitude) + 0x1p14f;
+    const Floats sum = same_bits<Floats>(magnitude) + 0x1p14f;
     std::memcpy(&sum_bits, &sum, sizeof sum_bits);
     const Ints normal = (magnitude - 0x3c000000 + 0x7ffff + ((magnitude >> 20) & 1)) >> 20;
     const Ints code = magnitude < 0x3c800000 ? sum_bits - 0x46800000 : normal;
-    return __builtin_convertvector((code | ((bits >> 24) & 0x80)) & 0xff, UnsignedBytes);
+    return __builtin_convertvector((code | ((bits >> 24) & 0x80)) & 0xff, Bytes);
   }
 
   static Ints nearest(const Floats& values, const Fit& found) {
     constexpr float kRound = 12582912.0f;  // 1.5 x 2^23: adding it leaves no fraction
-    const Floats quotient = (values - all(found.bias)) * all(1.0f / found.scale);
+    const Floats quotient = (values - all<Floats>(found.bias)) * all<Floats>(1.0f / found.scale);
     Floats rounded = (quotient + kRound) - kRound;
     // Its error is below 2^-14: this far from a tie the nearest is known. Not so for NaN.
     const Floats off = quotient - rounded;
     const Ints sure = (off <= 0.4998f) & (off >= -0.4998f);
     if (!all_of(sure))
-      for (int lane = 0; lane < kWide; ++lane)
+      for (int lane = 0; lane < kLanes; ++lane)
         rounded[lane] = static_cast<float>(
             std::nearbyint((static_cast<double>(values[lane]) - static_cast<double>(found.bias)) /
                            static_cast<double>(found.scale)));
     constexpr auto kTop = static_cast<float>(kMost), kBottom = static_cast<float>(kLeast);
-    rounded = rounded > kTop ? all(kTop) : rounded;
-    rounded = rounded < kBottom ? all(kBottom) : rounded;
+    rounded = rounded > kTop ? all<Floats>(kTop) : rounded;
+    rounded = rounded < kBottom ? all<Floats>(kBottom) : rounded;
     return __builtin_convertvector(rounded, Ints);
   }
 
   static bool all_of(const Ints& flags) {
-    int64_t words[8], every = -1;
-    std::memcpy(words, &flags, sizeof words);
+    int64_t words[kLanes / 2], every = -1;
+    store(flags, words);
     for (const int64_t word : words) every &= word;
     return every == -1;
   }
 
   static void narrow(const Ints& integers, uint8_t* codes, int64_t count) {
-    const auto bytes = __builtin_convertvector(integers & 0xff, UnsignedBytes);
+    const auto bytes = __builtin_convertvector(integers & 0xff, Bytes);
     if constexpr (is_nibbles(kTo)) {
-      EightShorts pairs;
+      using Pairs = Vectors<kLanes / 2>;
+      typename Pairs::Shorts pairs;
       std::memcpy(&pairs, &bytes, sizeof pairs);
       if (count % 2 != 0) pairs[count / 2] &= 0x0f;
       const auto nibbles =
-          __builtin_convertvector((pairs & 0x0f) | ((pairs >> 4) & 0xf0), EightBytes);
+          __builtin_convertvector((pairs & 0x0f) | ((pairs >> 4) & 0xf0), typename Pairs::Bytes);
       copy(&nibbles, codes, count);
     } else {
       copy(&bytes, codes, count);
     }
   }
 
-  // All sixteen codes are copied at once: their number is known to the compiler.
+  // All codes of a register are copied at once: their number is known to the compiler.
   static void copy(const void* from, uint8_t* codes, int64_t count) {
-    if (count == kWide)
-      std::memcpy(codes, from, bytes_of(kTo, kWide));
+    if (count == kLanes)
+      std::memcpy(codes, from, bytes_of(kTo, kLanes));
     else
       std::memcpy(codes, from, static_cast<size_t>(bytes_of(kTo, count)));
   }

@@ -1,5 +1,7 @@
-// Row-wise quantization in NEON, which the compiler makes of the vectors.
+// Row-wise quantization in NEON.
 #if defined(__aarch64__)
+
+#include <arm_neon.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,13 +17,14 @@
 
 LLMREC_TARGET_BEGIN(LLMREC_TARGET_NEON)
 
+#include "common/decode_neon.h"
 #include "quantize/body.h"
 
 namespace llmrec {
 
 void quantize_neon(const QuantizeArguments& args, FirstBad& not_finite, FirstBad& too_wide,
                    const Parallel& parallel) {
-  quantize<PortableDecode>(args, not_finite, too_wide, parallel);
+  quantize<NeonDecode>(args, not_finite, too_wide, parallel);
 }
 
 }  // namespace llmrec

@@ -36,9 +36,11 @@ def embedding_bag(
     """Look rows up and pool them, bag by bag: user profiles from item embeddings.
 
     As `torch.nn.functional.embedding_bag` defines it, and besides: quantized tables, weights
-    with the mean, L2-normalised results. Pooling is float32 in the order of the indices: each
-    weighted row is rounded before it is added. Of a quantized table (scale x weight) x code is
-    added, and bias x weight in a sum of its own, which comes last.
+    with the mean, L2-normalised results. Pooling is float32 in the order of the indices: weight x
+    row is added, and of a quantized table (scale x weight) x code, and bias x weight in a sum of
+    its own, which comes last. Instruction sets with fused multiply-adds round a product and its
+    sum as one, and have the same bits; the scalar level and plain torch round both, and have the
+    same bits. Unweighted float rows are the same everywhere.
 
     Parameters
     ----------

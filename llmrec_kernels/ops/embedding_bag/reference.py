@@ -2,8 +2,9 @@
 
 Pooling is float32, in the order of the indices: each row of a float table is multiplied by its
 weight, rounded, and added, rounded. Of a quantized table (scale x weight) x code is added, and
-bias x weight in a sum of its own, which comes last. The compiled kernels do the same and so have
-the same bits on the CPU, but for the sign of a maximum of 0.0 and -0.0.
+bias x weight in a sum of its own, which comes last. The scalar kernels do the same and so have
+the same bits, but for the sign of a maximum of 0.0 and -0.0; the other levels fuse each product
+with its sum, which are rounded as one.
 """
 
 from __future__ import annotations
