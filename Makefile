@@ -54,7 +54,7 @@ format: $(READY)
 
 # A peer that cannot be had is left out, by name. Each OpenBLAS chooses its kernels by itself.
 bench: $(READY)
-	-$(PIP) hnswlib
+	-$(PIP) hnswlib fbgemm-gpu-cpu
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench -q \
 		-o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=min

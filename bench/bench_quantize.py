@@ -1,28 +1,17 @@
-"""Row-wise quantization against torch's prepack ops, which write the same row format."""
+"""Row-wise quantization against a copy, and against torch's ops for the same."""
 
 import pytest
-import torch
-from shapes import clustered
-
-from llmrec_kernels import quantize
-
-PEERS = {
-    "int8": torch.ops.quantized.embedding_bag_byte_prepack,
-    "int4": torch.ops.quantized.embedding_bag_4bit_prepack,
-}
+from lookups import contest, jobs
+from shapes import QUANTIZE
 
 
-@pytest.fixture(params=sorted(PEERS))
-def cell(request, benchmark):
-    benchmark.group = f"quantize 100000 x 128 to {request.param}"
-    return request.param, clustered(100_000, 128)
-
-
-def bench_llmrec(benchmark, cell):
-    storage, table = cell
-    benchmark.pedantic(quantize, (table, storage), rounds=5, warmup_rounds=1)
-
-
-def bench_torch_prepack(benchmark, cell):
-    storage, table = cell
-    benchmark.pedantic(PEERS[storage], (table,), rounds=5, warmup_rounds=1)
+@pytest.mark.parametrize("peer", ["llmrec", "copy", "torch"])
+@pytest.mark.parametrize(
+    ("cell", "job"), [pytest.param(c, j, id=f"{c.name}-{j}") for c in QUANTIZE for j in jobs(c)]
+)
+def bench_quantize(benchmark, cell, job, peer):
+    held = contest(cell, job)
+    if peer not in held.calls:
+        pytest.skip(held.left_out.get(peer, "it has no such operator"))
+    benchmark.group = f"{cell.name} {job}"
+    benchmark.pedantic(held.calls[peer], rounds=10, warmup_rounds=2)

@@ -1,7 +1,7 @@
-"""Top-K and its peers, interleaved: where a quoted ratio comes from.
+"""Our operators and their peers, interleaved: where a quoted ratio comes from.
 
     python bench/compare.py                          # every cell of bench/shapes.py
-    python bench/compare.py 'headline-*' real-256    # some
+    python bench/compare.py 'headline-*' 'bags-*'    # some
     python bench/compare.py headline-256 --peers faiss-flat,torch-bfloat16 --json out.json
 
 The peers of a cell take turns, round after round, so that what disturbs the machine disturbs all
@@ -16,32 +16,32 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import roofs
 import torch
-from peers import PEERS, Llmrec, Peer, Size, seconds_of
-from shapes import TINY, TOPK, TopkCell
+from lookups import LookupCell, contest, jobs
+from peers import PEERS, Llmrec, Peer, Size
+from shapes import (
+    LOOKUPS,
+    TINY,
+    TINY_LOOKUPS,
+    TOPK,
+    TopkCell,
+)
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from turns import SECONDS, summary, take_turns
 
 from llmrec_kernels import _library, explain, info
 
 OURS = Llmrec.name
-SECONDS = 3.0  # of a peer in a cell, where that leaves it enough rounds
-ROUNDS = (3, 40)
-TURN = 0.05  # seconds: a shorter call is repeated, and the median counts
-# Idle threads of OpenMP and OpenBLAS spin for some tens of milliseconds after a call, which on few
-# cores would be taken from the next peer.
-PAUSE = 0.06
-
 Report = dict[str, Any]
 
 
@@ -59,15 +59,14 @@ def compare(cell: TopkCell, names: Sequence[str], seconds: float = SECONDS) -> R
         for peer in peers:
             peer.tune(queries, cell.k)
         ids = {peer.name: as_ids(peer.search(queries, cell.k)) for peer in peers}
-        turns = take_turns(peers, queries, cell.k, seconds)
+        calls = {peer.name: partial(peer.search, queries, cell.k) for peer in peers}
+        measured = summary(take_turns(calls, OURS, seconds), OURS)
     report["peers"] = {
         peer.name: {
             "configuration": peer.configuration,
             "exact": peer.exact,
             "recall": recall(ids[peer.name], ids[OURS]),
-            "turns": turns[peer.name],
-            "seconds": quartiles(turns[peer.name].values()),
-            "ratio": quartiles(t / turns[OURS][r] for r, t in turns[peer.name].items()),
+            **measured[peer.name],
         }
         for peer in peers
     }
@@ -91,37 +90,6 @@ def admit(names: Sequence[str], size: Size, items: Tensor) -> tuple[list[Peer], 
     return admitted, left_out
 
 
-def take_turns(
-    peers: Sequence[Peer], queries: Tensor, k: int, seconds: float
-) -> dict[str, dict[int, float]]:
-    """Seconds of a call, by peer and round. We take part in every round, slow peers in some."""
-    rounds = {peer.name: rounds_for(peer, queries, k, seconds) for peer in peers}
-    count = rounds[OURS] = max(rounds.values())
-    turns: dict[str, dict[int, float]] = {peer.name: {} for peer in peers}
-    for number in range(count):
-        for peer in peers:
-            # As many rounds as it has, evenly among all.
-            if number * rounds[peer.name] // count > (number - 1) * rounds[peer.name] // count:
-                time.sleep(PAUSE)
-                turns[peer.name][number] = turn(peer, queries, k)
-    return turns
-
-
-def rounds_for(peer: Peer, queries: Tensor, k: int, seconds: float) -> int:
-    """How many turns fill the time that a peer has, measured by a call that is not counted."""
-    least, most = ROUNDS
-    call = seconds_of(lambda: peer.search(queries, k))
-    return min(most, max(least, int(seconds / max(call, TURN))))
-
-
-def turn(peer: Peer, queries: Tensor, k: int) -> float:
-    """Seconds of a call: the median of as many as fill a turn."""
-    calls: list[float] = []
-    while sum(calls) < TURN:
-        calls.append(seconds_of(lambda: peer.search(queries, k)))
-    return statistics.median(calls)
-
-
 def as_ids(found: Any) -> np.ndarray:
     """[B, k] int64."""
     return np.asarray(found, dtype=np.int64)
@@ -131,11 +99,6 @@ def recall(ids: np.ndarray, truth: np.ndarray) -> float:
     """The share of the true ids that were found."""
     hits = [len(np.intersect1d(row, true)) for row, true in zip(ids, truth, strict=True)]
     return sum(hits) / truth.size
-
-
-def quartiles(values: Iterable[float]) -> dict[str, float]:
-    low, median, high = np.quantile(list(values), (0.25, 0.5, 0.75)).tolist()
-    return {"median": median, "low": low, "high": high}
 
 
 def roof(size: Size, seconds: float) -> Report | str:
@@ -163,6 +126,31 @@ def roof(size: Size, seconds: float) -> Report | str:
     }
 
 
+def compare_lookup(cell: LookupCell, job: str, seconds: float = SECONDS) -> Report:
+    """Run one contest of a cell; the report is like the other."""
+    held = contest(cell, job)
+    report = {
+        "cell": {**asdict(cell), "name": f"{cell.name}, {job}"},
+        "load_average": os.getloadavg()[0],
+        "left_out": held.left_out,
+    }
+    answers = {name: call() for name, call in held.calls.items()}
+    measured = summary(take_turns(held.calls, OURS, seconds), OURS)
+    for name, answer in answers.items():
+        measured[name]["difference"] = difference(answer, answers[OURS])
+    return {**report, "peers": measured}
+
+
+def difference(answer: Any, ours: Any) -> float | None:
+    """The largest difference between two answers, as a share of the largest number in ours.
+
+    None where they are no tensors: quantized tables.
+    """
+    if not isinstance(answer, Tensor) or not isinstance(ours, Tensor):
+        return None
+    return float((answer - ours).abs().max() / ours.abs().max())
+
+
 def environment() -> Report:
     """What a ratio depends on besides the code."""
     cpu = info.collect()["devices"]["cpu"]
@@ -176,7 +164,7 @@ def environment() -> Report:
         "python": platform.python_version(),
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("torch", "numpy", "faiss-cpu", "usearch", "hnswlib")
+            for name in ("torch", "numpy", "faiss-cpu", "usearch", "hnswlib", "fbgemm-gpu-cpu")
             if any(importlib.metadata.distributions(name=name))
         },
     }
@@ -191,13 +179,8 @@ def render(report: Report) -> str:
         f"  {'peer':17}{'ms':>11}{'quartiles':>24}{'ratio':>8}{'quartiles':>16}{'recall':>9}",
     ]
     for name, row in report["peers"].items():
-        took, ratio = row["seconds"], row["ratio"]
-        spread = f"{1e3 * took['low']:,.2f} to {1e3 * took['high']:,.2f}"
-        lines.append(
-            f"  {name:17}{1e3 * took['median']:>11,.2f}{spread:>24}{ratio['median']:>8.2f}"
-            f"{ratio['low']:>8.2f} to {ratio['high']:<5.2f}{row['recall']:>8.4f}"
-            f"  {row['configuration']}".rstrip()
-        )
+        recalled = f"{row['recall']:>8.4f}  {row['configuration']}".rstrip()
+        lines.append(timed(name, row) + recalled)
     lines += [f"  not {name}: {why}" for name, why in report["left_out"].items()]
     if isinstance(found, str):
         return "\n".join([*lines, f"  roof {found}"])
@@ -212,11 +195,31 @@ def render(report: Report) -> str:
     )
 
 
-def chosen(patterns: Sequence[str]) -> list[TopkCell]:
+def render_lookup(report: Report) -> str:
+    lines = [
+        f"{report['cell']['name']}; load average {report['load_average']:.1f}",
+        f"  {'peer':17}{'ms':>11}{'quartiles':>24}{'ratio':>8}{'quartiles':>16}{'difference':>12}",
+    ]
+    for name, row in report["peers"].items():
+        off = "" if row["difference"] is None else f"{row['difference']:>12.1e}"
+        lines.append(timed(name, row) + off)
+    return "\n".join([*lines, *(f"  not {n}: {why}" for n, why in report["left_out"].items())])
+
+
+def timed(name: str, row: Report) -> str:
+    took, ratio = row["seconds"], row["ratio"]
+    spread = f"{1e3 * took['low']:,.2f} to {1e3 * took['high']:,.2f}"
+    return (
+        f"  {name:17}{1e3 * took['median']:>11,.2f}{spread:>24}{ratio['median']:>8.2f}"
+        f"{ratio['low']:>8.2f} to {ratio['high']:<5.2f}"
+    )
+
+
+def chosen(patterns: Sequence[str]) -> list[Any]:
     """The cells of these names; a star stands for anything."""
-    cells = {cell.name: cell for cell in (*TOPK, TINY)}
+    cells: dict[str, Any] = {cell.name: cell for cell in (*TOPK, *LOOKUPS, TINY, *TINY_LOOKUPS)}
     found = []
-    for pattern in patterns or [cell.name for cell in TOPK]:
+    for pattern in patterns or [cell.name for cell in (*TOPK, *LOOKUPS)]:
         names = fnmatch.filter(cells, pattern)
         if not names:
             raise SystemExit(f"there is no cell {pattern!r}; there are {', '.join(cells)}")
@@ -235,18 +238,29 @@ def peers_of(names: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", nargs="*", metavar="cell", help="all by default")
-    parser.add_argument("--peers", type=peers_of, default=list(PEERS), help="a,b; all by default")
+    parser.add_argument(
+        "--peers", type=peers_of, default=list(PEERS), help="of top-K: a,b; all by default"
+    )
     parser.add_argument("--json", type=Path, help="where the report goes, after each cell")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of a peer in a cell")
     arguments = parser.parse_args()
     cells = chosen(arguments.cells)
     report: Report = {"schema_version": 1, "environment": environment(), "cells": []}
     print(json.dumps(report["environment"], indent=1))
-    for cell in cells:
-        report["cells"].append(compare(cell, arguments.peers, arguments.seconds))
-        print("\n" + render(report["cells"][-1]), flush=True)
+    for each in reports(cells, arguments.peers, arguments.seconds):
+        report["cells"].append(each)
+        print("\n" + (render(each) if "roof" in each else render_lookup(each)), flush=True)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def reports(cells: Sequence[Any], peers: Sequence[str], seconds: float) -> Iterator[Report]:
+    for cell in cells:
+        if isinstance(cell, TopkCell):
+            yield compare(cell, peers, seconds)
+            continue
+        for job in jobs(cell):
+            yield compare_lookup(cell, job, seconds)
 
 
 def let_openblas_choose() -> None:

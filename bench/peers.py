@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 from torch import Tensor
+from turns import seconds_of
 
 from llmrec_kernels import _library, cosine_topk, explain, pack
 
@@ -318,13 +318,6 @@ PEERS: dict[str, type[Peer]] = {
         Hnswlib,
     )
 }
-
-
-def seconds_of(run: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def blas_of(package: str) -> str:

@@ -80,6 +80,7 @@ class BagCell:
     dim: int
     pattern: str = "uniform"  # or "zipf", which few rows have most of, or "sequential"
 
+    @lru_cache(maxsize=1)  # noqa: B019 - cells are made once
     def load(self) -> tuple[Tensor, Tensor, Tensor]:
         """The table [V, D], indices [B * length] and where the bags begin, [B]."""
         generator = torch.Generator().manual_seed(0)
@@ -96,13 +97,30 @@ class BagCell:
         return table, indices, torch.arange(0, count, self.length)
 
 
+def last_level_cache() -> int:
+    """Bytes of the largest cache that the machine reports; 32 MB where it reports none."""
+    found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    kilobytes = [int(size.read_text().strip().removesuffix("K")) for size in found]
+    return max(kilobytes, default=32 << 10) << 10
+
+
+def beyond_cache(dim: int) -> int:
+    """Rows that are twice the cache in int8, and so in 4 bits no less than it."""
+    return max(1_000_000, 2 * last_level_cache() // dim)
+
+
 BAGS = (
-    BagCell("cold-64", 4096, 32, 2_000_000, 64),
-    BagCell("cold-128", 4096, 32, 2_000_000, 128),
-    BagCell("cold-384", 4096, 20, 1_000_000, 384),
-    BagCell("zipf-128", 4096, 32, 2_000_000, 128, "zipf"),
-    BagCell("sequential-128", 4096, 32, 2_000_000, 128, "sequential"),
-    BagCell("hot-128", 4096, 32, 2_000, 128),
+    BagCell("bags-cold-64", 4096, 32, 2_000_000, 64),
+    BagCell("bags-cold-128", 4096, 32, 2_000_000, 128),
+    BagCell("bags-cold-384", 4096, 20, 1_000_000, 384),
+    BagCell("bags-beyond-64", 4096, 32, beyond_cache(64), 64),
+    BagCell("bags-beyond-128", 4096, 32, beyond_cache(128), 128),
+    BagCell("bags-beyond-384", 4096, 20, beyond_cache(384), 384),
+    BagCell("bags-zipf-128", 4096, 32, 2_000_000, 128, "zipf"),
+    BagCell("bags-sequential-128", 4096, 32, 2_000_000, 128, "sequential"),
+    BagCell("bags-hot-64", 4096, 32, 2_000, 64),
+    BagCell("bags-hot-128", 4096, 32, 2_000, 128),
+    BagCell("bags-hot-384", 4096, 20, 2_000, 384),
 )
 
 
@@ -117,7 +135,26 @@ class CandidateCell:
     dim: int
 
 
-CANDIDATES = (CandidateCell("ranking", 256, 500, 400_000, 384),)
+CANDIDATES = (CandidateCell("candidates", 256, 500, 400_000, 384),)
+
+
+@dataclass(frozen=True)
+class QuantizeCell:
+    """V rows of D float32 elements."""
+
+    name: str
+    rows: int
+    dim: int
+
+
+QUANTIZE = (QuantizeCell("quantize", 1_000_000, 128),)
+
+LOOKUPS = (*BAGS, *CANDIDATES, *QUANTIZE)
+TINY_LOOKUPS = (
+    BagCell("tiny-bags", 50, 6, 300, 32),
+    CandidateCell("tiny-candidates", 6, 20, 200, 24),
+    QuantizeCell("tiny-quantize", 300, 32),
+)
 
 
 _ROWS = 65_536  # made at a time: a million long vectors and their noise would not fit in memory

@@ -123,3 +123,20 @@ def test_the_roofs_check_what_they_are_asked(roofs):
     ):
         with pytest.raises(ValueError, match=why):
             call()
+
+
+def test_lookups_are_compared_with_peers_that_find_nearly_the_same(tmp_path):
+    path = tmp_path / "report.json"
+    result = compare("tiny-*", "--seconds", 0, "--json", path)
+    assert result.returncode == 0, result.stderr
+    cells = {cell["cell"]["name"]: cell for cell in json.loads(path.read_text())["cells"]}
+    for job in ("float32", "int8", "int4"):
+        bags = cells[f"tiny-bags, {job}"]
+        assert set(bags["peers"]) | set(bags["left_out"]) >= {"llmrec", "torch"}
+        assert all(row["difference"] < 0.02 for row in bags["peers"].values())
+        assert f"tiny-bags, {job}" in result.stdout
+    for job in ("float32", "int8", "float32, the 10 best", "int8, the 10 best"):
+        peers = cells[f"tiny-candidates, {job}"]["peers"]
+        assert peers["torch"]["difference"] < (0.02 if "int8" in job else 1e-6)
+    for job in ("int8", "int4", "fp8_e4m3", "float16", "bfloat16"):
+        assert cells[f"tiny-quantize, {job}"]["peers"]["copy"]["ratio"]["median"] > 0
