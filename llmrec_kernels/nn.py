@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llmrec_kernels.ops import checks
-from llmrec_kernels.ops.embedding_bag import MODES, embedding_bag
+from llmrec_kernels.ops.embedding_bag import (
+    MODES,
+    OUT_DTYPES,
+    embedding_bag,
+    out_index,
+    padding_row,
+)
 from llmrec_kernels.ops.quantize import QuantizedTable, quantize
+from llmrec_kernels.ops.quantize.reference import DTYPES
 
 __all__ = ["QuantizedEmbeddingBag"]
 
@@ -17,7 +25,8 @@ __all__ = ["QuantizedEmbeddingBag"]
 class QuantizedEmbeddingBag(nn.Module):
     """`torch.nn.EmbeddingBag` over a quantized table, for inference.
 
-    The table's parts are buffers: they move with `.to(device)` and are in the `state_dict`.
+    The table's parts are buffers: they move with `.to(device)` and are in the `state_dict`, which
+    loads into a module of the same format alone. They keep their types where a model is cast.
 
     Parameters
     ----------
@@ -43,7 +52,9 @@ class QuantizedEmbeddingBag(nn.Module):
     Raises
     ------
     ValueError
-        For a size below 1, or a word that is not one of those above.
+        For a size below 1, or a word or type that is not one of those above.
+    IndexError
+        If `padding_idx` is out of range.
 
     Examples
     --------
@@ -76,8 +87,9 @@ class QuantizedEmbeddingBag(nn.Module):
         self.mode = MODES[checks.choice("mode", mode, MODES)]
         self.include_last_offset = include_last_offset
         self.padding_idx = padding_idx
+        padding_row(padding_idx, num_embeddings)
         self.normalize = normalize
-        self.out_dtype = out_dtype
+        self.out_dtype = OUT_DTYPES[out_index(out_dtype)]
         self.dtype = dtype
         table = quantize(torch.zeros(num_embeddings, embedding_dim), dtype, scheme=scheme)
         self._hold(table if device is None else table.to(device))
@@ -141,8 +153,10 @@ class QuantizedEmbeddingBag(nn.Module):
         >>> QuantizedEmbeddingBag.from_table(quantize(torch.ones(3, 2)), mode="sum").num_embeddings
         3
         """
+        padding_idx = options.pop("padding_idx", None)
         module = cls(1, table.dim, dtype=table.dtype, scheme=table.scheme, **options)
-        module.num_embeddings = len(table)
+        module.num_embeddings, module.padding_idx = len(table), padding_idx
+        padding_row(padding_idx, len(table))
         module._hold(table)
         return module
 
@@ -205,7 +219,59 @@ class QuantizedEmbeddingBag(nn.Module):
             f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode!r}, dtype={self.dtype!r}"
         )
 
+    def get_extra_state(self) -> Tensor:
+        """The format, which a `state_dict` carries: dtype, scheme and dimension as numbers.
+
+        Examples
+        --------
+        >>> QuantizedEmbeddingBag(3, 2, dtype="int4").get_extra_state()
+        tensor([1, 0, 2])
+        """
+        symmetric = int(self.bias is None)
+        return torch.tensor([DTYPES.index(self.dtype), symmetric, self.embedding_dim])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing: the format was compared before anything was loaded."""
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        theirs, ours = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
+        if theirs is not None and theirs.tolist() != ours.tolist():
+            error_msgs.append(
+                f"{prefix}codes are {_format(theirs)}; expected {_format(ours)}, as the module's"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # They may alternate in memory, which file formats of plain tensors refuse.
+        for name in ("scale", "bias"):
+            if prefix + name in destination:
+                numbers = destination[prefix + name]
+                destination[prefix + name] = numbers.clone(memory_format=torch.contiguous_format)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedEmbeddingBag:
+        # A cast is not for codes, nor for the numbers that belong to them.
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(move, recurse)
+        return self
+
     def _hold(self, table: QuantizedTable) -> None:
         self.register_buffer("codes", table.codes)
         self.register_buffer("scale", table.scale)
         self.register_buffer("bias", table.bias)
+
+
+def _format(state: Tensor) -> str:
+    dtype, symmetric, dim = state.tolist()
+    return f"{DTYPES[dtype]} ({'symmetric' if symmetric else 'affine'}) of {dim} dimensions"

@@ -212,6 +212,15 @@ def test_short_and_long_lists_are_merged_whole(backend: str, k: int, threads_in_
         assert top.scores[row].tolist() == [*mine[order].tolist(), *[-np.inf] * padding]
 
 
+@pytest.mark.parametrize("lists", [[[]] * 40, [list(range(700)), *[[]] * 300]])
+def test_nothing_behind_the_queries_is_read(backend: str, lists: list[list[int]]) -> None:
+    longer = torch.full((len(lists) + 1, 3), torch.inf)
+    queries = longer[:-1]
+    queries[:] = random(len(lists), 3)
+    top = candidate_scores(queries, random(700, 3, seed=1), lists, k=2, backend=backend)
+    assert top.ids[-1].tolist() == [-1, -1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize("k", [None, 10])
 def test_less_than_a_megabyte_is_needed_beside_the_output(compiled: str, k: int | None) -> None:

@@ -88,3 +88,39 @@ def test_what_cannot_be_kept_is_refused() -> None:
         QuantizedEmbeddingBag(0, 6)
     with pytest.raises(IndexError, match=r"indices holds 9 .*expected 0 to 8"):
         QuantizedEmbeddingBag(9, 6)(torch.tensor([[9]]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_cast_of_the_model_leaves_the_table_alone(dtype: str) -> None:
+    module = QuantizedEmbeddingBag.from_float(module_of(mode="sum"), dtype=dtype)
+    model = torch.nn.Sequential(module, torch.nn.Linear(6, 2))
+    before = module(INDICES, OFFSETS)
+    for cast in (model.half, model.bfloat16, model.double, lambda: model.to(torch.float16)):
+        cast()
+        assert torch.equal(module(INDICES, OFFSETS), before)
+    assert model[1].weight.dtype == torch.float16
+
+
+def test_a_state_dict_of_another_format_is_refused_and_nothing_is_loaded() -> None:
+    module = QuantizedEmbeddingBag.from_float(module_of(), dtype="int8", scheme="symmetric")
+    before = module.codes.clone()
+    for dtype, dim in (("fp8_e4m3", 6), ("int4", 6), ("int8", 6), ("int8", 5)):
+        other = QuantizedEmbeddingBag(9, dim, dtype=dtype)
+        with pytest.raises(RuntimeError, match=r"codes are .* of \d dimensions; expected int8"):
+            module.load_state_dict(other.state_dict())
+        assert torch.equal(module.codes, before)
+
+
+def test_tensors_of_a_state_dict_share_no_memory() -> None:
+    state = QuantizedEmbeddingBag.from_float(module_of()).state_dict()
+    assert len({part.untyped_storage().data_ptr() for part in state.values()}) == len(state)
+    assert all(part.is_contiguous() for part in state.values())
+
+
+def test_bad_options_are_refused_when_the_module_is_made() -> None:
+    with pytest.raises(IndexError, match="padding_idx is 7; expected -5 to 4"):
+        QuantizedEmbeddingBag(5, 3, padding_idx=7)
+    with pytest.raises(IndexError, match="padding_idx is 9; expected -9 to 8"):
+        QuantizedEmbeddingBag.from_table(quantize(random(9, 6)), padding_idx=9)
+    with pytest.raises(ValueError, match=r"out_dtype is torch\.int8; expected float32"):
+        QuantizedEmbeddingBag(5, 3, out_dtype=torch.int8)

@@ -118,7 +118,7 @@ void best_scores(const CandidateArguments& args, FirstBad& bad_query, FirstBad& 
       do {
         first = end;
         end = std::min(piece.end, first + kEntriesOfBlock);
-        scorer.score(first, end, scores);
+        if (first < end) scorer.score(first, end, scores);  // there may be empty lists alone
         lists.take(task, first, end, scores, args.candidates + first, best);
       } while (end < piece.end);
     }

@@ -66,9 +66,13 @@ inline void check_in_range(const char* name, const int64_t* ids, int64_t count, 
 // Offsets [lists + 1] begin with 0, never go down, and end with the number of entries.
 inline void check_offsets(const char* name, const int64_t* offsets, int64_t lists, int64_t count) {
   check_value(offsets[0] == 0, name, " begins with ", offsets[0], "; expected 0");
-  for (int64_t i = 1; i <= lists; ++i)
+  for (int64_t i = 1; i <= lists; ++i) {
+    check_value(offsets[i] >= offsets[i - 1] || offsets[i - 1] <= count, name, " holds ",
+                offsets[i - 1], " at entry ", i - 1, "; expected at most ", count,
+                ", the number of entries");
     check_value(offsets[i] >= offsets[i - 1], name, " goes down from ", offsets[i - 1], " to ",
                 offsets[i], " at entry ", i, "; expected offsets that never go down");
+  }
   check_value(offsets[lists] == count, name, " ends with ", offsets[lists], "; expected ", count,
               ", the entries");
 }

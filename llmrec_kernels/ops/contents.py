@@ -46,6 +46,11 @@ def offsets(name: str, bounds: Tensor, count: int) -> None:
     down = bounds[1:] < bounds[:-1]
     if bool(down.any()):
         entry = _first(down) + 1
+        if int(bounds[entry - 1]) > count:
+            raise ValueError(
+                f"{name} holds {int(bounds[entry - 1])} at entry {entry - 1}; "
+                f"expected at most {count}, the number of entries"
+            )
         raise ValueError(
             f"{name} goes down from {int(bounds[entry - 1])} to {int(bounds[entry])} "
             f"at entry {entry}; expected offsets that never go down"

@@ -40,6 +40,15 @@ Lists some_lists(int64_t lists, int64_t items, Random& random) {
   return result;
 }
 
+// Empty ones alone, or one of two thousand entries and empty ones behind it.
+Lists uneven_lists(int64_t lists, int64_t items, bool long_one, Random& random) {
+  Lists result{{}, {0}};
+  for (int64_t left = long_one ? 2000 : 0; left > 0; --left)
+    result.ids.push_back(random.below(items));
+  result.offsets.resize(static_cast<size_t>(lists) + 1, static_cast<int64_t>(result.ids.size()));
+  return result;
+}
+
 // A number that a narrow float came to, in float32.
 float widened(const std::vector<char>& bytes, Storage storage, int64_t i) {
   if (storage == Storage::float32) {
@@ -176,10 +185,12 @@ void check_candidate_scores(Checker& checker) {
   Random random(32);
   for (const Storage storage : kStorages)
     for (const bool cosine : {true, false}) {
-      const int64_t dim = random.pick(std::vector<int64_t>{0, 1, 9, 64, 130}), count = 60, k = 7;
+      const int64_t dim = random.pick(std::vector<int64_t>{1, 9, 64, 130, 0}), count = 200, k = 7;
       const Items items = some_items(90, dim, storage, 0, random);
       const Items queries = some_items(count, dim, Storage::float32, 0, random);
-      const Lists lists = some_lists(count, 90, random);
+      const int64_t kind = static_cast<int64_t>(storage) % 3;
+      const Lists lists =
+          kind == 0 ? some_lists(count, 90, random) : uneven_lists(count, 90, kind == 1, random);
       const auto numbers = [&](int64_t size) { return numbers_of(Numbers::normal, size, random); };
       const std::vector<float> query_bias = numbers(count), query_scale = numbers(count);
       const std::vector<float> item_bias = numbers(90), item_scale = numbers(90);
@@ -213,9 +224,10 @@ void check_candidate_scores(Checker& checker) {
       args.k = k;
       args.scores = best.data();
       args.ids = ids.data();
-      const TestedLevel& highest = checker.levels().back();
-      now_running(sentence(what, ", the best at ", highest.name));
-      highest.candidates(args, bad_query, bad_item, on_threads(2));
+      for (const TestedLevel& level : checker.levels()) {
+        now_running(sentence(what, ", the best at ", level.name));
+        level.candidates(args, bad_query, bad_item, on_threads(2));
+      }
 
       for (int64_t query = 0; query < count; ++query) {
         std::vector<Ranked> row;

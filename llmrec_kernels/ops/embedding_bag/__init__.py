@@ -95,12 +95,10 @@ def embedding_bag(
     checks.same_device("indices", flat, device)
     kind = checks.choice("mode", mode, MODES)
     weights = _weights(per_sample_weights, indices, mode, device)
-    if out_dtype not in OUT_DTYPES:
-        raise ValueError(f"out_dtype is {out_dtype}; expected float32, float16 or bfloat16")
     op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
     pooled: Tensor = op(
         rows.data, rows.scale, rows.bias, rows.bits, rows.dim, flat, bounds, kind, weights,
-        _padding(padding_idx, rows.data.shape[0]), normalize, OUT_DTYPES.index(out_dtype),
+        padding_row(padding_idx, rows.data.shape[0]), normalize, out_index(out_dtype),
     )  # fmt: skip
     return returner(indices)(pooled)
 
@@ -120,6 +118,11 @@ def _bags(indices: Any, offsets: Any, include_last_offset: bool) -> tuple[Tensor
                 "offsets is empty; expected [B + 1] entries, the last the indices' end"
             )
         return flat, bounds
+    if bounds.shape[0] == 0 and flat.shape[0] != 0:
+        raise ValueError(
+            f"offsets is empty but there are {flat.shape[0]} indices; "
+            "expected where each bag begins"
+        )
     return flat, torch.cat([bounds, bounds.new_full((1,), flat.shape[0])])
 
 
@@ -141,7 +144,14 @@ def _weights(weights: Any, indices: Any, mode: str, device: torch.device) -> Ten
     return tensor.reshape(-1).float()
 
 
-def _padding(padding_idx: int | None, rows: int) -> int:
+def out_index(out_dtype: torch.dtype) -> int:
+    """The place of a result's type in OUT_DTYPES."""
+    if out_dtype not in OUT_DTYPES:
+        raise ValueError(f"out_dtype is {out_dtype}; expected float32, float16 or bfloat16")
+    return OUT_DTYPES.index(out_dtype)
+
+
+def padding_row(padding_idx: int | None, rows: int) -> int:
     """The padding row counted from the start, and -1 for none."""
     if padding_idx is None:
         return -1

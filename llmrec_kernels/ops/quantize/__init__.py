@@ -56,8 +56,10 @@ def quantize(
       whose rounding adds to it;
     - float16: 2^-11 |x| where |x| is at least 2^-14, and 2^-25 below; bfloat16: 2^-8 |x|.
 
-    The int8 and int4 rows, one scale and one bias each, float32 for 8 bits and float16 for 4, are
-    those of `torch.ops.quantized.embedding_bag_byte_prepack` and `..._4bit_prepack`.
+    The int8 and int4 rows have the format of `torch.ops.quantized.embedding_bag_byte_prepack` and
+    `..._4bit_prepack`: one scale and one bias each, float32 for 8 bits and float16 for 4. Their
+    contents differ for constant rows, whose scale is 1 here, and where torch's constant of 10^-8
+    rounds the codes of narrow rows.
 
     Examples
     --------
