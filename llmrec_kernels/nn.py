@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from llmrec_kernels.ops import checks
 from llmrec_kernels.ops.embedding_bag import (
     MODES,
-    OUT_DTYPES,
     embedding_bag,
     out_index,
     padding_row,
 )
+from llmrec_kernels.ops.embedding_bag.reference import OUT_DTYPES
 from llmrec_kernels.ops.quantize import QuantizedTable, quantize
 from llmrec_kernels.ops.quantize.reference import DTYPES
 
