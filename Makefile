@@ -70,6 +70,7 @@ $(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcar
 # And what developing needs.
 $(READY): $(DEMO)
 	$(PIP) --no-build-isolation -e '.[dev]'
+	$(PIP) --no-deps triton
 	touch $(READY)
 
 clean:

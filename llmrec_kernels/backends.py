@@ -6,6 +6,7 @@ cannot run there; an empty list means that it can. The first that can is chosen.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
@@ -53,7 +54,14 @@ def _compiled(device_type: str) -> Callable[[str, torch.device], list[str]]:
     return reasons
 
 
-def _room(kind: str, package: str) -> Callable[[str, torch.device], list[str]]:
+def _room(
+    kind: str, package: str, oldest: tuple[int, int], capability: dict[str, tuple[int, int]]
+) -> Callable[[str, torch.device], list[str]]:
+    """Kernels in a `kind.py` of the operator's room, which a package compiles when they are used.
+
+    `oldest` is the package's version; `capability` the GPU's, by operator, and "" for the others.
+    """
+
     def reasons(op: str, device: torch.device) -> list[str]:
         if device.type != "cuda":
             return [f"the tensors are on {device.type}, not cuda"]
@@ -62,16 +70,39 @@ def _room(kind: str, package: str) -> Callable[[str, torch.device], list[str]]:
             found.append(f"this version has no {kind} kernel for {op}")
         elif importlib.util.find_spec(package) is None:
             found.append(f"{package} is not installed")
+        elif (have := _version(package)) < oldest:
+            found.append(f"{package} {_dotted(have)} is older than {_dotted(oldest)}")
+        needed = capability.get(op, capability[""])
+        if not torch.cuda.is_available():
+            found.append("torch finds no CUDA device")
+        elif (has := torch.cuda.get_device_capability(device)) < needed:
+            found.append(
+                f"the GPU has compute capability {_dotted(has)}; {op} needs {_dotted(needed)}"
+            )
         return found
 
     return reasons
 
 
+def _version(package: str) -> tuple[int, ...]:
+    parts = importlib.import_module(package).__version__.split(".")[:2]
+    return tuple(int(part) for part in parts)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
 # Fastest first.
 BACKENDS = (
     Backend("cuda", "", _compiled("cuda")),
-    Backend("triton", "_triton", _room("triton", "triton")),
-    Backend("nvrtc", "_nvrtc", _room("nvrtc", "cupy")),
+    # Triton has no tensor cores before 8.0, and the scan of cosine_topk is made of them.
+    Backend(
+        "triton",
+        "_triton",
+        _room("triton", "triton", (3, 5), {"": (7, 5), "cosine_topk": (8, 0)}),
+    ),
+    Backend("nvrtc", "_nvrtc", _room("nvrtc", "cupy", (13, 0), {"": (7, 5)})),
     Backend("cpu", "", _compiled("cpu")),
     Backend("reference", "_reference", lambda op, device: []),
 )
@@ -181,6 +212,8 @@ def select(op: str, device: str, backend: str | None) -> str:
         if backend is None and explanation.chosen == "reference":
             _report_slow(explanation)
         chosen = next(b for b in BACKENDS if b.name == explanation.chosen)
+        if chosen.suffix and chosen.name != "reference":
+            importlib.import_module(f"llmrec_kernels.ops.{op}.{chosen.name}")  # defines it
         _selected[key] = op + chosen.suffix
     return _selected[key]
 

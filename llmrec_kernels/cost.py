@@ -6,13 +6,17 @@ move at least once. What a kernel really moves is measured elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Cost:
 
 Formula = Callable[..., Cost]
 
+_FLOP_COUNTER = "torch.utils.flop_counter"
 _formulas: dict[Any, Formula] = {}
 
 
@@ -65,11 +70,42 @@ def register(op: Any, formula: Formula) -> None:
     PyTorch's own `FlopCounterMode` counts the op.
     """
     _formulas[op] = formula
+    if _FLOP_COUNTER in sys.modules:
+        _enter(op, formula)
 
+
+def _enter(op: Any, formula: Formula) -> None:
     def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         return formula(*args, out=out_val, **kwargs).flops
 
-    register_flop_formula(op, get_raw=True)(flops)
+    sys.modules[_FLOP_COUNTER].register_flop_formula(op, get_raw=True)(flops)
+
+
+class _Follower(importlib.abc.MetaPathFinder):
+    """Enters the formulas with torch's counter when that is imported: it imports all of Triton."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != _FLOP_COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def load_and_enter(module: ModuleType) -> None:
+            load(module)
+            for op, known in _formulas.items():
+                _enter(op, known)
+
+        spec.loader.exec_module = load_and_enter  # type: ignore[method-assign]
+        return spec
+
+
+if _FLOP_COUNTER not in sys.modules:
+    sys.meta_path.insert(0, _Follower())
 
 
 def formula(op: Any) -> Formula | None:

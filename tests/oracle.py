@@ -204,12 +204,13 @@ def fused(x: Array, y: Array, total: Array) -> Array:
     rounding needs: Boldo and Melquiond, Emulation of FMA and correctly rounded sums (2008).
     """
     product, wide = np.float64(x) * np.float64(y), np.float64(total)
-    near = product + wide
-    part = near - product
-    error = (product - (near - part)) + (wide - part)
-    even = np.asarray(near).view(np.int64) % 2 == 0
-    odd = np.nextafter(near, np.where(error > 0, np.inf, -np.inf))
-    return np.where((error != 0) & even, odd, near).astype(np.float32)[()]
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as they should
+        near = product + wide
+        part = near - product
+        error = (product - (near - part)) + (wide - part)
+        even = np.asarray(near).view(np.int64) % 2 == 0
+        odd = np.nextafter(near, np.where(error > 0, np.inf, -np.inf))
+        return np.where((error != 0) & even & np.isfinite(near), odd, near).astype(np.float32)[()]
 
 
 def pooled(

@@ -40,16 +40,29 @@ def define(
         Whether `torch.library.register_autograd` follows. Where it does not, the op passes
         through autograd and its result needs no gradient.
     """
-    base, _, overload = name.partition(".")
     for suffix in ("", "_reference"):
-        full = base + suffix + (f".{overload}" if overload else "")
-        library.define(full + schema)
-        library.impl(full, _plain(reference), "CompositeExplicitAutograd")
-        torch.library.register_fake(f"llmrec::{full}", fake, lib=library)
-        if not differentiable:
-            library.impl(full, torch.library.fallthrough_kernel, "Autograd")
-        if not overload:
-            cost.register(getattr(torch.ops.llmrec, base + suffix), formula)
+        enter(name, suffix, schema, reference, fake, formula, differentiable)
+
+
+def enter(
+    name: str,
+    suffix: str,
+    schema: str,
+    implementation: Callable[..., Any],
+    fake: Callable[..., Any],
+    formula: cost.Formula,
+    differentiable: bool,
+) -> None:
+    """Define one more operator of this schema: `define` says what the arguments are."""
+    base, _, overload = name.partition(".")
+    full = base + suffix + (f".{overload}" if overload else "")
+    library.define(full + schema)
+    library.impl(full, _plain(implementation), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"llmrec::{full}", fake, lib=library)
+    if not differentiable:
+        library.impl(full, torch.library.fallthrough_kernel, "Autograd")
+    if not overload:
+        cost.register(getattr(torch.ops.llmrec, base + suffix), formula)
 
 
 def first_order_only(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from llmrec_kernels.ops.candidate_scores.reference import (
     candidate_scores_backward,
     candidate_topk,
 )
-from llmrec_kernels.ops.define import define, first_order_only
+from llmrec_kernels.ops.define import define, enter, first_order_only
 
 OP = "candidate_scores"
 
@@ -23,6 +24,8 @@ ARGUMENTS = (
     "Tensor candidates, Tensor offsets, int metric, Tensor? query_bias, Tensor? item_bias, "
     "float offset, Tensor? query_scale, Tensor? item_scale"
 )
+SCHEMA = f"({ARGUMENTS}) -> Tensor"
+TOPK = f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)"
 BACKWARD = (
     "(Tensor grad, Tensor queries, Tensor data, Tensor? scale, Tensor? bias, int bits, "
     "Tensor candidates, Tensor offsets, int metric, Tensor? query_scale, Tensor? item_scale)"
@@ -109,14 +112,14 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 # The overload comes first: a later one would replace the packet that the cost is entered for.
 define(
     f"{OP}.topk",
-    f"({ARGUMENTS}, SymInt k) -> (Tensor scores, Tensor ids)",
+    TOPK,
     reference=candidate_topk,
     fake=_fake_topk,
     formula=_cost,
 )
 define(
     OP,
-    f"({ARGUMENTS}) -> Tensor",
+    SCHEMA,
     reference=candidate_scores,
     fake=_fake,
     formula=_cost,
@@ -133,3 +136,12 @@ define(
 first_order_only(f"{OP}_backward")
 for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)
+
+
+def offer(suffix: str, scores: Callable[..., Tensor], topk: Callable[..., Any]) -> None:
+    """Define the operator and its overload once more, over other kernels."""
+    enter(f"{OP}.topk", suffix, TOPK, topk, _fake_topk, _cost, differentiable=False)
+    enter(OP, suffix, SCHEMA, scores, _fake, _cost, differentiable=True)
+    torch.library.register_autograd(
+        f"llmrec::{OP}{suffix}", _backward, setup_context=_save, lib=library
+    )

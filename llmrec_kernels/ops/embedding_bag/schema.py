@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from llmrec_kernels._library import library
 from llmrec_kernels.cost import Cost, nbytes, nbytes_of
-from llmrec_kernels.ops.define import define, first_order_only
+from llmrec_kernels.ops.define import define, enter, first_order_only
 from llmrec_kernels.ops.embedding_bag.reference import (
     OUT_DTYPES,
     embedding_bag,
@@ -140,3 +141,11 @@ define(
 first_order_only(f"{OP}_backward")
 for _name in (OP, f"{OP}_reference"):
     torch.library.register_autograd(f"llmrec::{_name}", _backward, setup_context=_save, lib=library)
+
+
+def offer(suffix: str, implementation: Callable[..., Tensor]) -> None:
+    """Define the operator once more, over other kernels."""
+    enter(OP, suffix, SCHEMA, implementation, _fake, _cost, differentiable=True)
+    torch.library.register_autograd(
+        f"llmrec::{OP}{suffix}", _backward, setup_context=_save, lib=library
+    )

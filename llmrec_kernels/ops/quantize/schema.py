@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmrec_kernels.cost import Cost, nbytes, nbytes_of
-from llmrec_kernels.ops.define import define
+from llmrec_kernels.ops.define import define, enter
 from llmrec_kernels.ops.quantize.reference import BITS, DTYPES, FLOAT_CODES, STORED, quantize
 
 OP = "quantize"
@@ -17,7 +18,8 @@ OP = "quantize"
 SCHEMA = "(Tensor weight, int dtype, bool symmetric) -> (Tensor codes, Tensor numbers)"
 
 
-def _fake(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+def result(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Codes and numbers of the right shapes, with no contents."""
     rows, dim = weight.shape
     name = DTYPES[dtype]
     if name in FLOAT_CODES:
@@ -34,4 +36,9 @@ def _cost(weight: Tensor, dtype: int, symmetric: bool, *, out: Any) -> Cost:
     return Cost(flops=5 * weight.numel(), bytes_read=nbytes(weight), bytes_written=nbytes_of(out))
 
 
-define(OP, SCHEMA, reference=quantize, fake=_fake, formula=_cost)
+define(OP, SCHEMA, reference=quantize, fake=result, formula=_cost)
+
+
+def offer(suffix: str, implementation: Callable[..., Any]) -> None:
+    """Define the operator once more, over other kernels."""
+    enter(OP, suffix, SCHEMA, implementation, result, _cost, differentiable=False)
