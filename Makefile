@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
-.PHONY: demo test test-all lint tidy kernels levels format bench clean
+.PHONY: demo test test-all lint tidy kernels levels resources format bench clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -42,10 +42,15 @@ levels: $(READY)
 			tests/test_index.py tests/test_embedding_bag.py tests/test_candidate_scores.py \
 			tests/test_quantize.py tests/test_nn.py || exit 1; done
 
+# Each Triton kernel compiled for each GPU architecture: is anything worse than in the table?
+resources: $(READY)
+	$(BIN)/python bench/gpu_resources.py --check
+
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
-test-all: test tidy kernels levels
-	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2
-	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2
+NOT_TRITON := --ignore-glob='tests/*triton*' --ignore=tests/test_gpu_resources.py
+test-all: test tidy kernels levels resources
+	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
+	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -334,7 +334,45 @@ def test_an_argument_that_is_not_specialized_is_compiled_once(planted):
 def test_no_committed_row_is_worse_now(tmp_path):
     if not (BENCH / "gpu_resources.md").exists():
         pytest.skip("no table yet: python bench/gpu_resources.py")
-    result = run(tmp_path, BENCH / "gpu_resources.py", "--check")
+    # All rows are one of the long rungs: make resources.
+    result = run(tmp_path, BENCH / "gpu_resources.py", "--check", "--only", "*int8 affine* sm_90")
     if result.returncode == 2:
         pytest.skip(result.stdout.strip())
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+SHAPES = """
+import importlib, os
+del os.environ["TRITON_INTERPRET"]
+import torch
+from gpu_resources import MODULES, specializations
+
+TYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "i64": torch.int64,
+         "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8}
+OF_ROWS = {"stride", "width", "number_stride", "dim"}  # of the vectors, not of how many there are
+kernels = {}
+for module in MODULES:
+    for variant in importlib.import_module(module).variants():
+        kernels.setdefault(variant.kernel.__name__, variant)
+for name, variant in kernels.items():
+    call = {**variant.constants, "num_warps": variant.num_warps}
+    for argument, kind in variant.signature.items():
+        if kind.startswith("*"):
+            call[argument] = torch.zeros(64, dtype=TYPES[kind[1:]])
+        else:
+            call[argument] = 0.5 if kind == "fp32" else 32
+    for argument, kind in variant.signature.items():
+        if kind in ("i32", "i64") and argument not in OF_ROWS:
+            values = [call | {argument: value} for value in (1, 16, 17, 100_000)]
+            print(name, argument, len(specializations(variant.kernel, values)))
+"""
+
+
+def test_shapes_are_values_of_the_run_and_compile_nothing_again(planted):
+    result = run(planted, "-c", SHAPES)
+    assert result.returncode == 0, result.stderr
+    found = [line.split() for line in result.stdout.splitlines()]
+    assert {"scan", "look_again", "search_exactly", "pool", "score_pairs", "quantize_rows"} <= {
+        kernel for kernel, _, _ in found
+    }
+    assert [line for line in found if line[2] != "1"] == []

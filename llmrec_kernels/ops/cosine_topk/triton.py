@@ -88,10 +88,12 @@ class Filters(NamedTuple):
         words = torch.full((rows, width), base, dtype=torch.int32, device=device)
         if self.allow_mask is not None:
             for_each = self.allow_mask.dim() == 2
-            mask = self.allow_mask[part] if for_each else self.allow_mask[None].expand(rows, -1)
-            pack_mask[(triton.cdiv(width, 32), rows)](
-                mask.contiguous().view(torch.uint8), words, items, width, WORDS=32
+            mask = self.allow_mask[part] if for_each else self.allow_mask[None]
+            packed = words[: mask.shape[0]]
+            pack_mask[(triton.cdiv(width, 32), mask.shape[0])](
+                mask.contiguous().view(torch.uint8), packed, items, width, WORDS=32
             )
+            words = packed.expand(rows, -1).contiguous()
         for ids, offsets, allow in (
             (self.allow_ids, self.allow_offsets, True),
             (self.exclude_ids, self.exclude_offsets, False),
@@ -279,7 +281,7 @@ class Search:
         count = unit.shape[0]
         out = factor.new_empty(count, self.groups)
         queries, warps = tile_of(count)
-        scan[(triton.cdiv(count, queries), triton.cdiv(self.items, ITEMS))](
+        scan[(triton.cdiv(count, queries) * triton.cdiv(self.items, ITEMS),)](
             *self._arguments(unit, factor), words, out, count, self.items, self.groups,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, QUERIES=queries,
             ITEMS=ITEMS, DIMS=DIMS, num_warps=warps, num_stages=2,
@@ -291,7 +293,7 @@ class Search:
     ) -> Tensor:
         count = unit.shape[0]
         out = factor.new_empty(count, self.chosen * _ITEMS_IN_GROUP)
-        look_again[(count, self.chosen)](
+        look_again[(self.chosen, count)](
             *self._arguments(unit, factor), words, groups, out, self.items, self.chosen,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, COLUMNS=DIMS,
             num_warps=4,

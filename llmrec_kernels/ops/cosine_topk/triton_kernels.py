@@ -40,7 +40,7 @@ def squares(
 def pack_mask(mask, words, items, row_words, WORDS: tl.constexpr):
     """Bits of a bool mask [rows, items]: bit i % 32 of word i // 32 of a row."""
     row = tl.program_id(1).to(tl.int64)
-    word = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
+    word = tl.program_id(0).to(tl.int64) * WORDS + tl.arange(0, WORDS)
     item = word[:, None] * 32 + tl.arange(0, 32)[None, :]
     allowed = tl.load(mask + row * items + item, mask=item < items, other=0).to(tl.int32)
     bits = tl.sum(allowed << tl.arange(0, 32)[None, :], axis=1)
@@ -104,8 +104,11 @@ def scan(
 
     `queries` are unit vectors in float16, and items become such: products of tensor cores.
     """
-    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    item = tl.program_id(1).to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
+    # Tiles of queries come one after the other, so that they find their items in the L2 cache.
+    tiles = tl.cdiv(count, QUERIES)
+    query = (tl.program_id(0) % tiles) * QUERIES + tl.arange(0, QUERIES)
+    tile = (tl.program_id(0) // tiles).to(tl.int64)
+    item = tile * ITEMS + tl.arange(0, ITEMS)
     is_query = query < count
     is_item = item < items
     unit = tl.load(inverse + item, mask=is_item, other=0.0)
@@ -134,7 +137,7 @@ def scan(
         allowed = permitted(words, wide, item[None, :], real, word_stride)
         bounds = tl.where(allowed, bounds, float("-inf"))
     largest = tl.max(tl.reshape(bounds, (QUERIES, ITEMS // GROUP, GROUP)), axis=2)
-    group = tl.program_id(1) * (ITEMS // GROUP) + tl.arange(0, ITEMS // GROUP)
+    group = tile * (ITEMS // GROUP) + tl.arange(0, ITEMS // GROUP)
     at = out + query[:, None].to(tl.int64) * groups + group[None, :]
     tl.store(at, largest, mask=is_query[:, None] & (group < groups)[None, :])
 
@@ -146,8 +149,8 @@ def look_again(
     STORAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out[q, c, i] = the bound of item i of the c-th group chosen for query q, in float32."""
-    query = tl.program_id(0).to(tl.int64)
-    place = query * chosen + tl.program_id(1)
+    query = tl.program_id(1).to(tl.int64)
+    place = query * chosen + tl.program_id(0)
     group = tl.load(groups + place)
     item = group * GROUP + tl.arange(0, GROUP)
     real = (group >= 0) & (item < items)
