@@ -305,8 +305,10 @@ they stand, not as they run. From sm_90 on the code is for one architecture's ow
 
 
 def render(table: Table, version: str) -> str:
+    import gpu_model  # and with it pandas
+
     rows = [rendered_row(key, table[key]) for key in sorted(table)]
-    return HEAD.format(version=version) + "".join(rows) + modelled_times(table)
+    return HEAD.format(version=version) + "".join(rows) + gpu_model.section()
 
 
 def rendered_row(key: Key, row: Resources) -> str:
@@ -357,11 +359,6 @@ def worse(before: Resources, now: Resources) -> list[str]:
     ]
     lost = (what for what in EXPECTATIONS if has(before, what) and not has(now, what))
     return grown + [f"no {what} any more" for what in lost]
-
-
-def modelled_times(table: Table) -> str:
-    """A section after the table: modelled times of benchmark shapes. None are modelled yet."""
-    return ""
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from llmrec_kernels.ops.triton_common import (
     row_types,
 )
 
-PAIRS, COLUMNS, WARPS = 16, 128, 4
+PAIRS, COLUMNS, WARPS = 16, 64, 4
 MOST_IN_KERNEL = 256  # results that a program keeps: more are sorted, 1024 would compile for long
 PART = 4096  # entries of a list for one program, about
 MOST_PARTS = 64
@@ -149,7 +149,7 @@ def candidate_topk(
     with torch.cuda.device_of(queries):
         best_of_part[(count, parts)](
             scores, candidates.contiguous(), offsets.contiguous(), best, entries, parts,
-            BLOCK=max(kept, 512), KEPT=kept, num_warps=WARPS if kept <= 256 else 8,
+            BLOCK=max(kept, 512), KEPT=kept, num_warps=WARPS if kept < 128 else 8,
         )  # fmt: skip
     return opened(best.topk(k, dim=1).values)
 
@@ -210,7 +210,7 @@ def variants() -> list[Variant]:
                 },
                 {"BLOCK": max(kept, 512), "KEPT": kept},
                 ("scores", "candidates", "offsets", "best"),
-                WARPS if kept <= 256 else 8, 3, frozenset(),
+                WARPS if kept < 128 else 8, 3, frozenset(),
             )
             for kept in (16, 128, MOST_IN_KERNEL)
         )  # fmt: skip

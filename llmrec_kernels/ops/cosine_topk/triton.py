@@ -41,6 +41,7 @@ from llmrec_kernels.ops.triton_common import (
     Variant,
     keys_of,
     opened,
+    per_load,
     row_types,
 )
 
@@ -50,7 +51,7 @@ FITTING = 2.0**60  # lengths and scales within this and its inverse have bounds 
 MOST_IN_KERNEL = 256  # results that a launch of the exact search finds; 1024 compile for 47 s
 PARTS = 32  # programs of the exact search for a query
 
-ITEMS, DIMS = 128, 64
+ITEMS, DIMS = 128, 32  # of a tile and of a step of the scan: more would not fit the registers
 ROWS, COLUMNS, PAIRS = 16, 128, 16
 _ITEMS_IN_GROUP = int(GROUP.value)
 
@@ -126,18 +127,23 @@ def bound_of(dim: int) -> float:
     return 1.02 * 2.0**-10 + math.sqrt(dim) * 2.0**-23 + dim * 2.0**-21
 
 
+def lengths_of(held: DeviceRows, dim: int) -> Tensor:
+    """The length of each row, [N] float64."""
+    count = held.data.shape[0]
+    square = torch.empty(count, dtype=torch.float64, device=held.data.device)
+    squares[(triton.cdiv(count, ROWS),)](
+        held.data, held.scale, held.bias, square, count, held.stride, held.width,
+        held.number_stride, dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS,
+    )  # fmt: skip
+    return square.sqrt()
+
+
 def prepare(
     rows: Rows, held: DeviceRows, metric: int, item_scale: Tensor | None, exact: bool
 ) -> Scanned:
     """Lengths and bounds of the items; one pass over them, where they were not packed."""
-    items = held.data.shape[0]
     if rows.inverse_norms is None:
-        square = torch.empty(items, dtype=torch.float64, device=held.data.device)
-        squares[(triton.cdiv(items, ROWS),)](
-            held.data, held.scale, held.bias, square, items, held.stride, held.width,
-            held.number_stride, rows.dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS,
-        )  # fmt: skip
-        length = square.sqrt()
+        length = lengths_of(held, rows.dim)
         inverse = score.invert(length)
     else:
         inverse = rows.inverse_norms
@@ -232,7 +238,8 @@ class Search:
     def best(self, part: slice, words: Tensor | None, stride: int) -> tuple[Tensor, Tensor]:
         """Scores and ids [B, min(k, N)] of a batch."""
         queries = self.queries[part]
-        lengths = score.norms(queries)
+        dim = queries.shape[1]
+        lengths = lengths_of(DeviceRows.of(Rows(queries, None, None, 0, dim)), dim)
         inverse = score.invert(lengths)
         unit = (queries.double() * inverse[:, None]).half()
         factor = (lengths if self.metric == DOT else (inverse != 0).double()).float()
@@ -325,7 +332,7 @@ class Search:
                 queries, held.data, held.scale, held.bias, self.rows.inverse_norms, self.item_bias,
                 self.item_scale, words, certain.to(torch.int8), below, best, self.items, parts,
                 *self._strides, stride, STORAGE=held.storage, IS_COSINE=self.metric == COSINE,
-                PAIRS=PAIRS, COLUMNS=COLUMNS, KEPT=kept, num_warps=4 if kept <= 256 else 8,
+                PAIRS=PAIRS, COLUMNS=COLUMNS, KEPT=kept, num_warps=4 if kept <= 128 else 8,
             )  # fmt: skip
             found.append(best.topk(wanted, dim=1).values)
             below = found[-1][:, -1].contiguous()
@@ -334,7 +341,7 @@ class Search:
 
 def tile_of(count: int) -> tuple[int, int]:
     """(queries, warps) of a tile of the scan."""
-    return (16, 4) if count <= 16 else (64, 4) if count <= 64 else (128, 8)
+    return (16, 4) if count <= 16 else (64, 8)
 
 
 offer("_triton", cosine_topk)
@@ -352,13 +359,14 @@ def variants() -> list[Variant]:
         floats = ("factor", "inverse", "weight", "slack", "item_bias", "out")
         known = dict.fromkeys(floats, "*fp32")
         bounds = {"queries": "*fp16", **types, **known, "words": "*i32", **integers}
-        for queries, warps in (tile_of(1), tile_of(64), tile_of(1024)):
+        for queries, warps in (tile_of(1), tile_of(64)):
             found.append(
                 Variant(
                     f"scan {name}, {queries} queries", scan,
                     {**bounds, "count": "i64", "groups": "i64", "relative": "fp32"},
                     {
-                        "STORAGE": storage, "QUERIES": queries, "ITEMS": ITEMS, "DIMS": DIMS,
+                        "STORAGE": storage, "QUERIES": queries, "ITEMS": ITEMS,
+                        "DIMS": DIMS,
                         **absent,
                     },
                     ("queries", *types, *aligned), warps, 2,
@@ -378,7 +386,8 @@ def variants() -> list[Variant]:
                 f"squares {name}", squares,
                 {**types, "out": "*fp64", "items": "i64", **dict.fromkeys(strides, "i64")},
                 {"STORAGE": storage, "ROWS": ROWS, "COLUMNS": COLUMNS, **absent},
-                (*types, *aligned), 4, 3, frozenset({"16-byte loads"}),
+                (*types, *aligned), 4, 3,
+                frozenset({"16-byte loads"} if per_load(storage) < 32 else ()),
             )
         )  # fmt: skip
     float32 = row_types(0)
@@ -394,7 +403,7 @@ def variants() -> list[Variant]:
                     "scale": None, "bias": None, "STORAGE": 0, "IS_COSINE": True, "PAIRS": PAIRS,
                     "COLUMNS": COLUMNS, "KEPT": kept,
                 },
-                ("queries", *float32, *aligned), 4 if kept <= 256 else 8, 3, frozenset(),
+                ("queries", *float32, *aligned), 4 if kept <= 128 else 8, 3, frozenset(),
             )
             for kept in (PAIRS, 128, MOST_IN_KERNEL)
         )  # fmt: skip

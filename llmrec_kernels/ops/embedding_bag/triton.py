@@ -31,7 +31,7 @@ from llmrec_kernels.ops.triton_common import (
     row_types,
 )
 
-UNROLL = 4
+UNROLL = 4  # rows on their way; half as many of 4-bit codes, which need more registers
 WARPS = 2
 WIDEST = 256  # columns of a program
 NORMAL_ROWS = 4  # rows that a program normalises, and their columns at a time
@@ -120,6 +120,11 @@ def normalize(pooled, out, count, dim, ROWS: tl.constexpr, COLUMNS: tl.constexpr
         tl.store(out + at, values.to(tl.float32).to(out.dtype.element_ty), mask=inside)
 
 
+def unroll_of(storage: int) -> int:
+    """Rows of a bag that are asked for at a time."""
+    return UNROLL if per_load(storage) < 32 else UNROLL // 2
+
+
 def shape_of(storage: int, dim: int) -> tuple[int, int]:
     """(bags, columns) of a program: each thread then loads 16 bytes of a row."""
     columns = min(WIDEST, max(16, triton.next_power_of_2(dim)))
@@ -155,7 +160,7 @@ def embedding_bag(
             pooled, data.shape[0], rows.stride, rows.width, rows.number_stride,
             indices.shape[0], count, dim,
             padding_idx, STORAGE=rows.storage, MODE=mode, BAGS=bags, COLUMNS=columns,
-            UNROLL=UNROLL, num_warps=WARPS,
+            UNROLL=unroll_of(rows.storage), num_warps=WARPS,
         )  # fmt: skip
         if normalize_rows:
             normalize[(triton.cdiv(count, NORMAL_ROWS),)](
@@ -185,7 +190,7 @@ def variants() -> list[Variant]:
             }  # fmt: skip
             constants: dict[str, Any] = {
                 "STORAGE": storage, "MODE": MAX if mode == "max" else 0, "BAGS": bags,
-                "COLUMNS": columns, "UNROLL": UNROLL,
+                "COLUMNS": columns, "UNROLL": unroll_of(storage),
             }  # fmt: skip
             constants |= {n: None for n in ("scale", "bias") if n not in types}
             if weighted:
