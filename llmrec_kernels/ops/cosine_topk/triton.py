@@ -341,7 +341,7 @@ class Search:
 
 def tile_of(count: int) -> tuple[int, int]:
     """(queries, warps) of a tile of the scan."""
-    return (16, 4) if count <= 16 else (64, 8)
+    return (16 if count <= 16 else 64), 8
 
 
 offer("_triton", cosine_topk)
@@ -356,6 +356,8 @@ def variants() -> list[Variant]:
     for storage, name in enumerate(STORAGES):
         types = row_types(storage)
         absent: dict[str, Any] = {n: None for n in ("scale", "bias") if n not in types}
+        # A step of the scan is 16 bytes of a row of 4-bit codes, which two threads share.
+        wide = frozenset({"16-byte loads"} if per_load(storage) < 32 else ())
         floats = ("factor", "inverse", "weight", "slack", "item_bias", "out")
         known = dict.fromkeys(floats, "*fp32")
         bounds = {"queries": "*fp16", **types, **known, "words": "*i32", **integers}
@@ -370,7 +372,7 @@ def variants() -> list[Variant]:
                         **absent,
                     },
                     ("queries", *types, *aligned), warps, 2,
-                    frozenset({"16-byte loads", "tensor cores"}), 80,
+                    frozenset({"tensor cores"}) | wide, 80,
                 )
             )  # fmt: skip
         found.append(
@@ -387,7 +389,7 @@ def variants() -> list[Variant]:
                 {**types, "out": "*fp64", "items": "i64", **dict.fromkeys(strides, "i64")},
                 {"STORAGE": storage, "ROWS": ROWS, "COLUMNS": COLUMNS, **absent},
                 (*types, *aligned), 4, 3,
-                frozenset({"16-byte loads"} if per_load(storage) < 32 else ()),
+                wide,
             )
         )  # fmt: skip
     float32 = row_types(0)
