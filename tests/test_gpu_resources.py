@@ -332,8 +332,6 @@ def test_an_argument_that_is_not_specialized_is_compiled_once(planted):
 
 
 def test_no_committed_row_is_worse_now(tmp_path):
-    if not (BENCH / "gpu_resources.md").exists():
-        pytest.skip("no table yet: python bench/gpu_resources.py")
     # All rows are one of the long rungs: make resources.
     result = run(tmp_path, BENCH / "gpu_resources.py", "--check", "--only", "*int8 affine* sm_90")
     if result.returncode == 2:

@@ -106,8 +106,7 @@ class Decoder {
     decode(padded, to);
   }
 
-  // Adds scale x code to sums, and no bias; or the elements where there is no
-  // scale.
+  // Adds scale x code to sums, and no bias; or the elements where there is no scale.
   void add(int64_t j, Floats& sums) const { add_from(place(j), sums); }
 
   void add_rest(int64_t j, int64_t dim, Floats& sums) const {

@@ -15,7 +15,6 @@ from llmrec_kernels.ops.triton_common import (
 )
 
 GROUP = tl.constexpr(64)  # items of which the scan remembers one number
-_ALL = tl.constexpr(-1)  # a word of 32 permissions
 
 
 @triton.jit(do_not_specialize=["items"])
