@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
-.PHONY: demo test test-all lint tidy kernels levels resources format bench clean
+.PHONY: demo test test-all lint tidy kernels levels resources mutants format bench clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -46,9 +46,13 @@ levels: $(READY)
 resources: $(READY)
 	$(BIN)/python bench/gpu_resources.py --check
 
+# Each mask, guard and tie-break of a Triton kernel that is not as the table knows it is dropped.
+mutants: $(READY)
+	$(BIN)/python tests/triton_mutants.py --check
+
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
 NOT_TRITON := --ignore-glob='tests/*triton*' --ignore=tests/test_gpu_resources.py
-test-all: test tidy kernels levels resources
+test-all: test tidy kernels levels resources mutants
 	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
 	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
 

@@ -4,18 +4,23 @@
     python bench/gpu_resources.py --only '*int8*' '*sm_90'   # these rows again; the others stay
     python bench/gpu_resources.py --check                    # is anything worse than there?
 
-Every configuration that `llmrec_kernels.ops.<op>.triton.variants()` offers is compiled for every
-architecture as a launch would. ptxas reports registers and spills, nvdisasm the instructions;
-occupancy follows from the limits of a multiprocessor (SM). Spills, a block that fits on no SM, and
-the lack of instructions that a configuration was written for are wrong whatever the table says.
+Every configuration that `triton_variants.<op>.variants()` offers is compiled for every
+architecture as a launch would. `--check` compiles all of an operator whose sources are not those
+that the table names, and one row in SAMPLE of the others: they cannot have changed.
+
+ptxas reports registers and spills, nvdisasm the instructions; occupancy follows from the limits of
+a multiprocessor (SM). Spills, a block that fits on no SM, and the lack of instructions that a
+configuration was written for are wrong whatever the table says.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import fnmatch
 import functools
+import hashlib
 import importlib
 import io
 import multiprocessing
@@ -24,6 +29,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,12 +40,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from llmrec_kernels.ops.triton_common import Variant
+    from triton_variants import Variant
 
 TABLE = Path(__file__).with_suffix(".md")
 OPS = ("candidate_scores", "cosine_topk", "embedding_bag", "quantize")
-MODULES = tuple(f"llmrec_kernels.ops.{op}.triton" for op in OPS)
+MODULES = tuple(f"triton_variants.{op}" for op in OPS)
 WORKERS = 2
+SAMPLE = 16
 
 # Of an SM, by architecture: warps, blocks, KiB of shared memory. CUDA Programming Guide, section
 # "Compute Capabilities". Granularities below are those of NVIDIA's cuda_occupancy.h.
@@ -128,13 +135,15 @@ def violations(variant: Variant, resources: Resources) -> list[str]:
 # From a kernel to its resources.
 
 
-def compile_variant(variant: Variant, sm: int) -> Resources:
-    """Compile for one architecture, in a process that has no TRITON_INTERPRET."""
+def compile_source(variant: Variant, sm: int) -> Any:
+    """What Triton makes for one architecture, in a process that has no TRITON_INTERPRET."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, knobs = variant.kernel, triton.knobs
+    from llmrec_kernels.ops.triton_common import ROUNDED
+
+    kernel = variant.kernel
     if not isinstance(kernel, triton.JITFunction):
         raise TypeError(f"expected a JITFunction, got {kernel!r}; unset TRITON_INTERPRET")
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
@@ -146,7 +155,14 @@ def compile_variant(variant: Variant, sm: int) -> Resources:
         constexprs={places[name]: value for name, value in variant.constants.items()},
         attrs={places[name]: [["tt.divisibility", 16]] for name in variant.aligned},
     )
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages, **ROUNDED}
+    return triton.compile(source, GPUTarget("cuda", sm, 32), options)
+
+
+def compile_variant(variant: Variant, sm: int) -> Resources:
+    """What the code for one architecture takes."""
+    from triton import knobs
+
     with (
         tempfile.TemporaryDirectory() as folder,
         knobs.cache.scope(),
@@ -155,7 +171,7 @@ def compile_variant(variant: Variant, sm: int) -> Resources:
     ):
         knobs.cache.dir = folder  # always empty: ptxas runs, and nothing stays behind
         knobs.nvidia.dump_ptxas_log = True
-        compiled = triton.compile(source, GPUTarget("cuda", sm, 32), options)
+        compiled = compile_source(variant, sm)
         opcodes = disassemble(compiled.asm["cubin"], Path(folder))
 
     def reported(pattern: str) -> list[int]:
@@ -237,16 +253,35 @@ def specializations(kernel: Any, calls: Iterable[Mapping[str, Any]]) -> set[str]
 # All of them, in worker processes.
 
 
-def compile_all(modules: Sequence[str], only: Sequence[str]) -> tuple[Table, list[str]]:
-    """The rows of these modules that match a pattern, and the violations in them."""
-    offered = {
-        Key(module.removesuffix(".triton").rpartition(".")[2], name, sm): module
+def all_rows(modules: Sequence[str]) -> dict[Key, str]:
+    """What can be compiled, and the module that offers it."""
+    return {
+        Key(op_of(module), name, sm): module
         for module in modules
         for name, variant in variants(module).items()
         for sm in LIMITS
         if sm >= variant.minimum_sm
     }
-    keys = [key for key in sorted(offered) if matches(key, only)]
+
+
+def op_of(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def digest(module: str) -> str:
+    """Of the sources that decide what is compiled, whatever their layout and comments."""
+    found = importlib.import_module(module)
+    files = [Path(file) for file in getattr(found, "SOURCES", (found.__file__,))]
+    code = "\n".join(ast.unparse(ast.parse(file.read_text())) for file in files)
+    return hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+def sampled(key: Key) -> bool:
+    return zlib.crc32(str(key).encode()) % SAMPLE == 0
+
+
+def compile_all(offered: Mapping[Key, str], keys: Sequence[Key]) -> tuple[Table, list[str]]:
+    """These rows, and the violations in them."""
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
         rows = pool.map(compile_row, [offered[key] for key in keys], keys)
         results = dict(zip(keys, tqdm(rows, total=len(keys), disable=None), strict=True))
@@ -298,17 +333,24 @@ shared bytes of a block; warps are those that an SM holds, of those that it coul
 global memory, by the bytes that a thread gets; they and tensor-core instructions are counted as
 they stand, not as they run. From sm_90 on the code is for one architecture's own features (sm_90a).
 
+Sources: {sources}.
+
 | kernel | configuration | sm | registers | spills | stack | shared | threads | warps | loads \
 | tensor cores | instructions |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | ---: |
 """
 
 
-def render(table: Table, version: str) -> str:
+def render(table: Table, version: str, modules: Sequence[str]) -> str:
     import gpu_model  # and with it pandas
 
     rows = [rendered_row(key, table[key]) for key in sorted(table)]
-    return HEAD.format(version=version) + "".join(rows) + gpu_model.section()
+    sources = ", ".join(source_of(module) for module in modules)
+    return HEAD.format(version=version, sources=sources) + "".join(rows) + gpu_model.section()
+
+
+def source_of(module: str) -> str:
+    return f"{op_of(module)} {digest(module)}"
 
 
 def rendered_row(key: Key, row: Resources) -> str:
@@ -378,11 +420,19 @@ def main() -> int:
     if text and (others or arguments.check) and f"Triton {__version__}," not in text:
         print(f"{arguments.table} is not by Triton {__version__}; write all of it again")
         return 2
-    now, complaints = compile_all(arguments.modules, arguments.only)
+    offered = all_rows(arguments.modules)
+    keys = [key for key in sorted(offered) if matches(key, arguments.only)]
+    if arguments.check:
+        fresh = {op_of(m) for m in arguments.modules if source_of(m) not in text}
+        unseen = {key for key in keys if key.op not in fresh and not sampled(key)}
+        keys = [key for key in keys if key not in unseen]
+        others |= {key: row for key, row in committed.items() if key in unseen}
+    now, complaints = compile_all(offered, keys)
     if arguments.check:
         complaints += compare(committed, others | now)
+        complaints += [f"{op}: its sources have changed; write the table again" for op in fresh]
     else:
-        arguments.table.write_text(render(others | now, __version__))
+        arguments.table.write_text(render(others | now, __version__, arguments.modules))
     print(*complaints, f"{len(now)} rows, {len(complaints)} complaints", sep="\n")
     return 1 if complaints else 0
 

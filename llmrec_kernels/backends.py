@@ -198,17 +198,17 @@ def _explain(op: str, device: torch.device, backend: str | None) -> Explanation:
     raise ValueError(f"backend={backend!r} cannot run {op}: {why}")
 
 
-def select(op: str, device: str, backend: str | None) -> str:
+def select(op: str, device: torch.device, backend: str | None) -> str:
     """Name the torch operator to call: chosen once, and never in silence.
 
     Examples
     --------
-    >>> select("cosine_topk", "cpu", "reference")
+    >>> select("cosine_topk", torch.device("cpu"), "reference")
     'cosine_topk_reference'
     """
     key = (op, device, backend)
     if key not in _selected:
-        explanation = _explain(op, torch.device(device), backend)
+        explanation = _explain(op, device, backend)
         if backend is None and explanation.chosen == "reference":
             _report_slow(explanation)
         chosen = next(b for b in BACKENDS if b.name == explanation.chosen)
@@ -222,7 +222,7 @@ def select(op: str, device: str, backend: str | None) -> str:
 # the choice is made while tracing and is a constant of the graph.
 select._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-_selected: dict[tuple[str, str, str | None], str] = {}
+_selected: dict[tuple[str, torch.device, str | None], str] = {}
 _reported: set[str] = set()
 
 

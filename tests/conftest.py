@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 # Beside other test processes a process has one thread, here and in those that it starts: torch's
 # threads spin while they wait for each other. Read when torch is imported, so before that.
@@ -22,6 +24,12 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` compiles kernels: no module may turn Triton's interpreter on in its process."""
+    interprets = collection_path.name.startswith(("test_triton_", "triton_"))
+    return True if interprets and config.getoption("markexpr") == "gpu" else None
+
+
 @pytest.fixture(params=("reference", "cpu"), scope="module")
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend in turn that runs on this machine; a module's OPS names what it must run."""
@@ -32,6 +40,15 @@ def backend(request: pytest.FixtureRequest) -> str:
 def compiled(request: pytest.FixtureRequest) -> str:
     """The compiled kernels alone, for tests that compare them with the reference."""
     return _available(request, "cpu")
+
+
+@pytest.fixture
+def races() -> Iterator[None]:
+    """Within the test a Triton kernel may not depend on the order of its programs."""
+    import triton_interpreter
+
+    with triton_interpreter.checked():
+        yield
 
 
 def _available(request: pytest.FixtureRequest, backend: str) -> str:

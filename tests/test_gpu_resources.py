@@ -339,6 +339,28 @@ def test_no_committed_row_is_worse_now(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+ROUNDINGS = """
+import os, re
+del os.environ["TRITON_INTERPRET"]
+from gpu_resources import compile_source, variants
+
+for op, name in (
+    ("cosine_topk", "squares int8 affine"),
+    ("cosine_topk", "scan int8 affine, 64 queries"),
+    ("candidate_scores", "score_pairs int8 affine, cosine, packed, all terms"),
+):
+    ptx = compile_source(variants(f"triton_variants.{op}")[name], 90).asm["ptx"]
+    print(*sorted(set(re.findall(r"\\b(?:fma|sqrt|div)[.\\w]*[.]f(?:32|64)\\b", ptx))), sep=",")
+"""
+
+
+def test_products_are_rounded_before_they_are_added_and_roots_are_exact(planted):
+    """Or the last bits would not be the reference's: an element is a product and a sum."""
+    result = run(planted, "-c", ROUNDINGS)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n")[:3] == ["", "", "div.rn.f64,sqrt.rn.f64"]
+
+
 SHAPES = """
 import importlib, os
 del os.environ["TRITON_INTERPRET"]

@@ -6,7 +6,7 @@ content: an index out of range is skipped, and a mask bounds each access by the 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -32,40 +32,10 @@ STORAGES = (
     "float32", "float16", "bfloat16", "int8 affine", "int8 symmetric", "int4 affine",
     "int4 symmetric", "fp8_e4m3",
 )  # fmt: skip
-_POINTERS = ("*fp32", "*fp16", "*i16", "*u8", "*i8", "*u8", "*u8", "*u8")
 _ELEMENTS = (4, 8, 8, 16, 16, 32, 32, 16)  # of a 16-byte load
 
-
-class Variant(NamedTuple):
-    """A kernel in one configuration, as `bench/gpu_resources.py` compiles it with no GPU.
-
-    Parameters
-    ----------
-    name
-        What the table calls it.
-    kernel
-        The jitted function.
-    signature, constants
-        The types of its arguments, and its constants.
-    aligned
-        Arguments that are multiples of 16: pointers of tensors, and strides that often are.
-    num_warps, num_stages
-        As the launch has them.
-    expects
-        What the compiled code must have: "16-byte loads", "tensor cores".
-    minimum_sm
-        The oldest architecture that it is offered on.
-    """
-
-    name: str
-    kernel: Any
-    signature: dict[str, str]
-    constants: dict[str, Any]
-    aligned: tuple[str, ...]
-    num_warps: int
-    num_stages: int
-    expects: frozenset[str]
-    minimum_sm: int = 75
+# Of every launch: a product is rounded before it is added, but where a kernel says tl.fma.
+ROUNDED = {"enable_fp_fusion": False}
 
 
 class DeviceRows(NamedTuple):
@@ -125,15 +95,17 @@ def per_load(storage: int) -> int:
     return _ELEMENTS[storage]
 
 
-def row_types(storage: int) -> dict[str, str]:
-    """Types of `data`, `scale` and `bias` for a signature; what is absent is a constant None."""
-    types = {"data": _POINTERS[storage]}
-    if storage >= INT8_AFFINE.value:
-        number = "*fp16" if storage in (INT4_AFFINE.value, INT4_SYMMETRIC.value) else "*fp32"
-        types["scale"] = number
-        if storage in (INT8_AFFINE.value, INT4_AFFINE.value):
-            types["bias"] = number
-    return types
+def per_step(storage: int) -> int:
+    """Columns that the reference score takes at a time: whole eights, 16 bytes of a row.
+
+    Of 4-bit codes that would not fit the registers.
+    """
+    return 16 if per_load(storage) == 16 else 8
+
+
+def packed(*vectors: Tensor | None) -> list[Tensor | None]:
+    """Numbers side by side, as kernels read them."""
+    return [None if vector is None else vector.contiguous() for vector in vectors]
 
 
 @triton.jit
@@ -154,7 +126,7 @@ def codes_of(
         if STORAGE == INT4_SYMMETRIC:
             codes = (codes ^ 8) - 8
         columns = first + tl.arange(0, COUNT)
-        return tl.where(there[:, None] & (columns < dim)[None, :], codes, 0).to(tl.float32)
+        return tl.where((columns < dim)[None, :], codes, 0).to(tl.float32)  # an odd one is left
     columns = first + tl.arange(0, COUNT)
     inside = there[:, None] & (columns < width)[None, :]
     loaded = tl.load(data + start[:, None] + columns[None, :], mask=inside, other=0)
@@ -193,74 +165,94 @@ def elements_of(
 
 
 @triton.jit
+def add_eights(lanes, values, COUNT: tl.constexpr):
+    """The 8 or 16 columns of values [R, COUNT] added to lanes [R, 8], eight after eight."""
+    if COUNT == 8:
+        lanes += values
+    else:
+        tl.static_assert(COUNT == 16)
+        halves = tl.reshape(values, (values.shape[0], 2, 8))
+        first, second = tl.split(tl.permute(halves, (0, 2, 1)))
+        lanes = lanes + first + second
+    return lanes
+
+
+@triton.jit
+def sum_of(lanes):
+    """The eight lanes [R, 8] in the tree 4, 2, 1: two at a time, so that no layout reorders it."""
+    four = tl.sum(tl.reshape(lanes, (lanes.shape[0], 2, 4)), axis=1)
+    two = tl.sum(tl.reshape(four, (lanes.shape[0], 2, 2)), axis=1)
+    return tl.sum(two, axis=1)
+
+
+@triton.jit
 def reference_scores(
     queries, data, scale, bias, inverse_norms, query_bias, item_bias, offset, query_scale,
     item_scale, query, row, real, dim, stride, width, number_stride,
     STORAGE: tl.constexpr, IS_COSINE: tl.constexpr, PAIRS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The score of pairs of a query [PAIRS] and a row [PAIRS], float32; -inf for no number.
+    """The score of pairs of a query [PAIRS] and a row [PAIRS], float32; NaN where there is none.
 
-    Float64, as the reference's, in another order: the last bit of a score may differ. Terms may
-    be None; `offset` is a pointer, because Python's numbers would come as float32.
+    Float64 in the order of `ops.score`, so that its bits are the reference's. Terms may be None;
+    `offset` is a pointer, because Python's numbers would come as float32.
     """
-    product = tl.zeros((PAIRS, COLUMNS), tl.float64)
-    query_square = tl.zeros((PAIRS, COLUMNS), tl.float64)
-    item_square = tl.zeros((PAIRS, COLUMNS), tl.float64)
+    product = tl.zeros((PAIRS, 8), tl.float64)
+    query_square = tl.zeros((PAIRS, 8), tl.float64)
+    item_square = tl.zeros((PAIRS, 8), tl.float64)
     for first in range(0, dim, COLUMNS):
         columns = first + tl.arange(0, COLUMNS)
-        mask = real[:, None] & (columns < dim)[None, :]
-        q = tl.load(queries + query[:, None] * dim + columns[None, :], mask=mask, other=0.0)
+        inside = (columns < dim)[None, :]
+        q = tl.load(queries + query[:, None] * dim + columns[None, :], mask=inside, other=0.0)
         q = q.to(tl.float64)
         x = elements_of(
             data, scale, bias, row, real, stride, width, number_stride, first, dim, COLUMNS, STORAGE
         ).to(tl.float64)
-        product += q * x
+        product = add_eights(product, q * x, COLUMNS)
         if IS_COSINE:
-            query_square += q * q
+            query_square = add_eights(query_square, q * q, COLUMNS)
             if inverse_norms is None:
-                item_square += x * x
-    value = tl.sum(product, axis=1)
+                item_square = add_eights(item_square, x * x, COLUMNS)
+    value = sum_of(product)
     if IS_COSINE:
-        value = value * inverse_of(tl.sum(query_square, axis=1))
+        value = value * inverse_of(sum_of(query_square))
         if inverse_norms is None:
-            square = tl.sum(item_square, axis=1)
-            real = real & (square < float("inf"))
-            value = value * inverse_of(square)
+            value = value * inverse_of(sum_of(item_square))  # NaN, where an element is infinite
         else:
             value = value * tl.load(inverse_norms + row, mask=real, other=0.0)
     if query_scale is not None:
-        value = value * tl.load(query_scale + query, mask=real, other=0.0).to(tl.float64)
+        value = value * tl.load(query_scale + query).to(tl.float64)
     if item_scale is not None:
         value = value * tl.load(item_scale + row, mask=real, other=0.0).to(tl.float64)
     if query_bias is not None:
-        value = value + tl.load(query_bias + query, mask=real, other=0.0).to(tl.float64)
+        value = value + tl.load(query_bias + query).to(tl.float64)
     if item_bias is not None:
         value = value + tl.load(item_bias + row, mask=real, other=0.0).to(tl.float64)
     if offset is not None:
         value = value + tl.load(offset)
     usable = real & (value > float("-inf")) & (value < float("inf"))
-    return tl.where(usable, value, float("-inf")).to(tl.float32)
+    return tl.where(usable, value, float("nan")).to(tl.float32)
 
 
 @triton.jit
-def owner_of(offsets, lists, entry, inside, steps, COUNT: tl.constexpr):
-    """The list that each entry is of, by bisection: the first that ends behind it, [COUNT]."""
+def owner_of(offsets, lists, entry, steps, COUNT: tl.constexpr):
+    """The list that each entry is of, by bisection: the first that ends behind it, [COUNT].
+
+    Whatever entries and offsets hold, it is one of the lists.
+    """
     low = tl.zeros((COUNT,), tl.int64)
     high = low + lists - 1
     for _ in range(steps):
         middle = (low + high) // 2
-        behind = tl.load(offsets + middle + 1, mask=inside, other=0) > entry
-        searching = low < high
-        high = tl.where(searching & behind, middle, high)
-        low = tl.where(searching & ~behind, middle + 1, low)
+        behind = tl.load(offsets + middle + 1) > entry
+        low = tl.where((low < high) & ~behind, middle + 1, low)
+        high = tl.where(behind, middle, high)
     return low
 
 
 @triton.jit
 def inverse_of(square):
-    """1 / length from its square in float64; 0 for a zero vector and for one with NaN or Inf."""
-    usable = (square > 0) & (square < float("inf"))
-    return tl.where(usable, 1.0 / tl.sqrt(tl.where(usable, square, 1.0)), 0.0)
+    """1 / length from its square in float64; 1 for a zero vector, whose products are 0 anyway."""
+    return 1.0 / tl.sqrt(tl.where(square > 0, square, 1.0))
 
 
 @triton.jit
@@ -282,11 +274,11 @@ def better_keys(kept, keys, KEPT: tl.constexpr):
 
 
 def keys_of(scores: Tensor, items: Tensor) -> Tensor:
-    """As `key_of`, of tensors; LOWEST for a score of -inf, which stands for no item."""
+    """As `key_of`, of tensors; LOWEST for a score of NaN, which stands for no item."""
     bits = (scores + 0.0).view(torch.int32)
     order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     keys = (order.long() << 32) | (MOST_ITEMS - items)
-    return keys.where(scores > -torch.inf, LOWEST.value)
+    return keys.where(scores == scores, LOWEST.value)
 
 
 def opened(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,7 +104,7 @@ def candidate_scores(
         checks.vector("query_scale", query_scale, count, "[B]", device),
         checks.vector("item_scale", item_scale, width, "[N]", device),
     )  # fmt: skip
-    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device, backend))
     back = returner(queries)
     if k is None:
         scores: Tensor = op(*arguments)

@@ -126,7 +126,7 @@ def cosine_topk(
         "allow", allow if mask is None else None, count, device
     )
     codes, unit_scale, residual = (None, None, None) if rows.sketch is None else rows.sketch
-    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device, backend))
     scores, ids = op(
         vectors.float(),
         rows.data,

@@ -8,7 +8,8 @@
    is searched again by the reference score alone, in a launch where the others read nothing.
 
 Nothing waits for the device: how many groups and items are taken is known from the shapes. The
-matrix of scores is never held; queries come in batches whose workspace is at most WORKSPACE.
+matrix of scores is never held: queries come in batches whose workspace is at most WORKSPACE, or
+that of 16 queries, and beside it there are a few numbers for each item.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import triton
 from torch import Tensor
 
 from llmrec_kernels.ops import score
-from llmrec_kernels.ops.candidate_scores.triton import candidate_scores
+from llmrec_kernels.ops.candidate_scores.triton import score as score_candidates
 from llmrec_kernels.ops.cosine_topk.reference import COSINE, DOT
 from llmrec_kernels.ops.cosine_topk.schema import offer
 from llmrec_kernels.ops.cosine_topk.triton_kernels import (
@@ -36,13 +37,12 @@ from llmrec_kernels.ops.cosine_topk.triton_kernels import (
 from llmrec_kernels.ops.rows import Rows
 from llmrec_kernels.ops.triton_common import (
     MOST_ITEMS,
-    STORAGES,
+    ROUNDED,
     DeviceRows,
-    Variant,
     keys_of,
     opened,
-    per_load,
-    row_types,
+    packed,
+    per_step,
 )
 
 WORKSPACE = 1 << 26  # bytes, of a batch of queries
@@ -52,7 +52,7 @@ MOST_IN_KERNEL = 256  # results that a launch of the exact search finds; 1024 co
 PARTS = 32  # programs of the exact search for a query
 
 ITEMS, DIMS = 128, 32  # of a tile and of a step of the scan: more would not fit the registers
-ROWS, COLUMNS, PAIRS = 16, 128, 16
+ROWS, COLUMNS, PAIRS = 16, 128, 64
 _ITEMS_IN_GROUP = int(GROUP.value)
 
 
@@ -133,7 +133,7 @@ def lengths_of(held: DeviceRows, dim: int) -> Tensor:
     square = torch.empty(count, dtype=torch.float64, device=held.data.device)
     squares[(triton.cdiv(count, ROWS),)](
         held.data, held.scale, held.bias, square, count, held.stride, held.width,
-        held.number_stride, dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS,
+        held.number_stride, dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS, **ROUNDED,
     )  # fmt: skip
     return square.sqrt()
 
@@ -154,10 +154,10 @@ def prepare(
     size = weight.abs()
     unfit = (size > FITTING) | ((size < 1 / FITTING) & (size != 0))
     unfit |= (length != 0) & ((length > FITTING) | (length < 1 / FITTING))
-    slack = (size * bound_of(rows.dim)).float() if exact else torch.zeros_like(size).float()
-    slack = slack.where(~unfit, torch.inf)
+    slack = (size * bound_of(rows.dim) if exact else torch.zeros_like(size)).float()
+    slack = slack.where(~unfit, torch.inf if exact else 0.0)
     slack = slack.where(length.isfinite() & inverse.isfinite(), -1.0)
-    good = slack >= 0
+    good = ~unfit & (slack >= 0)
     return Scanned(inverse.where(good, 0).float(), weight.where(good, 0).float(), slack)
 
 
@@ -186,7 +186,10 @@ def cosine_topk(
     count, dim = queries.shape
     items = data.shape[0]
     if items > MOST_ITEMS:
-        raise ValueError(f"items has {items} rows; backend 'triton' ranks {MOST_ITEMS}")
+        raise ValueError(
+            f"items has {items} rows, and backend 'triton' ranks {MOST_ITEMS}; "
+            "backend='reference' ranks any number"
+        )
     scores = queries.new_full((count, k), -torch.inf, dtype=torch.float32)
     ids = torch.full_like(scores, -1, dtype=torch.int64)
     if count == 0 or items == 0:
@@ -217,7 +220,7 @@ class Search:
         exact: bool,
     ) -> None:
         self.queries, self.rows, self.metric, self.exact = queries, rows, metric, exact
-        self.item_bias, self.item_scale = item_bias, item_scale
+        self.item_bias, self.item_scale = packed(item_bias, item_scale)
         self.held = DeviceRows.of(rows)
         self.items: int = rows.data.shape[0]
         self.known = prepare(rows, self.held, metric, item_scale, exact)
@@ -226,14 +229,17 @@ class Search:
         spare = max(SPARE, self.k // 4)
         self.chosen = min(self.groups, self.k + spare)
         self.rescored = min(self.chosen * _ITEMS_IN_GROUP, self.k + spare)
+        self.parts: int = min(PARTS, triton.cdiv(self.items, 256))
 
     def batch(self, per_query: bool) -> int:
         """Queries whose workspace fits."""
         of_query = 4 * self.groups + 8 * self.chosen * _ITEMS_IN_GROUP + 32 * self.rescored
+        of_query += 8 * self.parts * kept_of(self.k)
         if per_query:
             of_query += self.items // 8
         fitting: int = WORKSPACE // of_query
-        return max(1, min(4096, fitting))
+        # Batches begin at multiples of 16 bytes, as the first does: kernels are made for that.
+        return max(16, min(4096, fitting // 16 * 16))
 
     def best(self, part: slice, words: Tensor | None, stride: int) -> tuple[Tensor, Tensor]:
         """Scores and ids [B, min(k, N)] of a batch."""
@@ -254,7 +260,9 @@ class Search:
         ids = groups.gather(1, place // _ITEMS_IN_GROUP) * _ITEMS_IN_GROUP
         ids = (ids + place % _ITEMS_IN_GROUP).where(top.values[:, : self.rescored] > -torch.inf, -1)
         if not self.exact:
-            return opened(self._largest(keys_of(top.values[:, : self.rescored], ids)))
+            estimates = top.values[:, : self.rescored]
+            estimates = estimates.where(estimates > -torch.inf, torch.nan)
+            return opened(self._largest(keys_of(estimates, ids)))
         keys = self._largest(keys_of(self._rescore(queries, ids), ids))
         fits = (lengths <= FITTING) & ((lengths >= 1 / FITTING) | (lengths == 0))
         certain = (left_out == -torch.inf) | (opened(keys)[0][:, -1] > left_out)
@@ -291,7 +299,7 @@ class Search:
         scan[(triton.cdiv(count, queries) * triton.cdiv(self.items, ITEMS),)](
             *self._arguments(unit, factor), words, out, count, self.items, self.groups,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, QUERIES=queries,
-            ITEMS=ITEMS, DIMS=DIMS, num_warps=warps, num_stages=2,
+            ITEMS=ITEMS, DIMS=DIMS, num_warps=warps, num_stages=2, **ROUNDED,
         )  # fmt: skip
         return out
 
@@ -303,17 +311,17 @@ class Search:
         look_again[(self.chosen, count)](
             *self._arguments(unit, factor), words, groups, out, self.items, self.chosen,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, COLUMNS=DIMS,
-            num_warps=4,
+            num_warps=4, **ROUNDED,
         )  # fmt: skip
         return out
 
     def _rescore(self, queries: Tensor, ids: Tensor) -> Tensor:
         offsets = torch.arange(len(queries) + 1, device=queries.device) * ids.shape[1]
         rows = self.rows
-        return candidate_scores(
+        return score_candidates(
             queries, rows.data, rows.scale, rows.bias, rows.inverse_norms, rows.bits,
             ids.reshape(-1), offsets, self.metric, None, self.item_bias, 0.0, None,
-            self.item_scale,
+            self.item_scale, none_is_nan=True,
         ).view_as(ids)  # fmt: skip
 
     def _search_again(
@@ -321,18 +329,18 @@ class Search:
     ) -> Tensor:
         """The keys, found again for queries that are not certain, MOST_IN_KERNEL at a time."""
         held, count = self.held, queries.shape[0]
-        parts = min(PARTS, triton.cdiv(self.items, 256))
         below = torch.full((count,), 2**63 - 1, dtype=torch.int64, device=queries.device)
         found = []
         for start in range(0, self.k, MOST_IN_KERNEL):
             wanted = min(MOST_IN_KERNEL, self.k - start)
-            kept = max(PAIRS, triton.next_power_of_2(wanted))
-            best = keys.new_empty(count, parts * kept)
-            search_exactly[(count, parts)](
-                queries, held.data, held.scale, held.bias, self.rows.inverse_norms, self.item_bias,
-                self.item_scale, words, certain.to(torch.int8), below, best, self.items, parts,
-                *self._strides, stride, STORAGE=held.storage, IS_COSINE=self.metric == COSINE,
-                PAIRS=PAIRS, COLUMNS=COLUMNS, KEPT=kept, num_warps=4 if kept <= 128 else 8,
+            kept = kept_of(wanted)
+            best = keys.new_empty(count, self.parts * kept)
+            search_exactly[(count, self.parts)](
+                queries, held.data, held.scale, held.bias, *packed(self.rows.inverse_norms),
+                self.item_bias, self.item_scale, words, certain.to(torch.int8), below, best,
+                self.items, self.parts, *self._strides, stride, STORAGE=held.storage,
+                IS_COSINE=self.metric == COSINE, PAIRS=PAIRS, COLUMNS=per_step(held.storage),
+                KEPT=kept, num_warps=4 if kept <= 128 else 8, **ROUNDED,
             )  # fmt: skip
             found.append(best.topk(wanted, dim=1).values)
             below = found[-1][:, -1].contiguous()
@@ -344,85 +352,9 @@ def tile_of(count: int) -> tuple[int, int]:
     return (16 if count <= 16 else 64), 8
 
 
+def kept_of(k: int) -> int:
+    """Keys that a program of the exact search keeps."""
+    return max(PAIRS, min(MOST_IN_KERNEL, int(triton.next_power_of_2(k))))
+
+
 offer("_triton", cosine_topk)
-
-
-def variants() -> list[Variant]:
-    """The configurations that are launched."""
-    strides = ("stride", "width", "number_stride", "dim")
-    integers = dict.fromkeys(("items", *strides, "word_stride"), "i64")
-    aligned = ("stride", "width", "dim")
-    found = []
-    for storage, name in enumerate(STORAGES):
-        types = row_types(storage)
-        absent: dict[str, Any] = {n: None for n in ("scale", "bias") if n not in types}
-        # A step of the scan is 16 bytes of a row of 4-bit codes, which two threads share.
-        wide = frozenset({"16-byte loads"} if per_load(storage) < 32 else ())
-        floats = ("factor", "inverse", "weight", "slack", "item_bias", "out")
-        known = dict.fromkeys(floats, "*fp32")
-        bounds = {"queries": "*fp16", **types, **known, "words": "*i32", **integers}
-        for queries, warps in (tile_of(1), tile_of(64)):
-            found.append(
-                Variant(
-                    f"scan {name}, {queries} queries", scan,
-                    {**bounds, "count": "i64", "groups": "i64", "relative": "fp32"},
-                    {
-                        "STORAGE": storage, "QUERIES": queries, "ITEMS": ITEMS,
-                        "DIMS": DIMS,
-                        **absent,
-                    },
-                    ("queries", *types, *aligned), warps, 2,
-                    frozenset({"tensor cores"}) | wide, 80,
-                )
-            )  # fmt: skip
-        found.append(
-            Variant(
-                f"look_again {name}", look_again,
-                {**bounds, "groups": "*i64", "chosen": "i64", "relative": "fp32"},
-                {"STORAGE": storage, "COLUMNS": DIMS, **absent},
-                ("queries", *types, *aligned), 4, 3, frozenset({"16-byte loads"}),
-            )
-        )  # fmt: skip
-        found.append(
-            Variant(
-                f"squares {name}", squares,
-                {**types, "out": "*fp64", "items": "i64", **dict.fromkeys(strides, "i64")},
-                {"STORAGE": storage, "ROWS": ROWS, "COLUMNS": COLUMNS, **absent},
-                (*types, *aligned), 4, 3,
-                wide,
-            )
-        )  # fmt: skip
-    float32 = row_types(0)
-    found.extend(
-            Variant(
-                f"search_exactly {kept}", search_exactly,
-                {
-                    "queries": "*fp32", **float32, "inverse_norms": "*fp64", "item_bias": "*fp32",
-                    "item_scale": "*fp32", "words": "*i32", "certain": "*i8", "below": "*i64",
-                    "best": "*i64", "parts": "i64", **integers,
-                },
-                {
-                    "scale": None, "bias": None, "STORAGE": 0, "IS_COSINE": True, "PAIRS": PAIRS,
-                    "COLUMNS": COLUMNS, "KEPT": kept,
-                },
-                ("queries", *float32, *aligned), 4 if kept <= 128 else 8, 3, frozenset(),
-            )
-            for kept in (PAIRS, 128, MOST_IN_KERNEL)
-        )  # fmt: skip
-    filters = {"words": "*i32", "items": "i64", "row_words": "i64"}
-    found.append(
-        Variant(
-            "pack_mask", pack_mask, {"mask": "*u8", **filters}, {"WORDS": 32}, ("mask", "words"),
-            4, 3, frozenset(),
-        )
-    )  # fmt: skip
-    rest = dict.fromkeys(("lists", "first_list", "entries", "rows", "steps"), "i64")
-    found.extend(
-        Variant(
-            f"mark {'allowed' if allow else 'excluded'}", mark,
-            {"ids": "*i64", "offsets": "*i64", **filters, **rest}, {"ALLOW": allow, "COUNT": 256},
-            ("ids", "offsets", "words"), 4, 3, frozenset(),
-        )
-        for allow in (False, True)
-    )  # fmt: skip
-    return found

@@ -60,11 +60,11 @@ def mark(
     inside = entry < entries
     item = tl.load(ids + entry, mask=inside, other=-1)
     if offsets is not None:
-        row = owner_of(offsets, lists, entry, inside, steps, COUNT) - first_list
+        row = owner_of(offsets, lists, entry, steps, COUNT) - first_list
     else:
         row = tl.zeros((COUNT,), tl.int64) + tl.program_id(1)
-    real = inside & (item >= 0) & (item < items) & (row >= 0) & (row < rows)
-    place = words + tl.where(real, row * row_words + item // 32, 0)
+    real = (item >= 0) & (item < items) & (row >= 0) & (row < rows)
+    place = words + row * row_words + item // 32
     bit = (1 << (item % 32)).to(tl.int32)
     if ALLOW:
         tl.atomic_or(place, bit, mask=real)
@@ -76,7 +76,7 @@ def mark(
 def permitted(words, query, item, real, word_stride):
     """Whether each query [M, 1] may have each item [1, N] (or [M, N]), where `real`."""
     word = tl.load(words + query * word_stride + item // 32, mask=real, other=0)
-    return real & (((word >> (item % 32).to(tl.int32)) & 1) == 1)
+    return ((word >> (item % 32).to(tl.int32)) & 1) == 1
 
 
 @triton.jit
@@ -84,13 +84,14 @@ def upper_bounds(product, weight, slack, bias, factor, relative):
     """What a score can reach: factor x weight x product + bias, and the error of all that.
 
     `slack` is the error of weight x product, inf where nothing is known of it. -inf where slack is
-    negative: there is no such item.
+    negative: there is no such item. Estimates, where `relative` is 0, have no error; what is no
+    number has none.
     """
     score = product * weight * factor + bias
     error = slack * factor + relative * (tl.abs(score) + tl.abs(bias)) + (relative > 0) * 1e-36
     bound = score + error
-    known = (bound == bound) & (tl.abs(bound) < float("inf"))
-    return tl.where(slack >= 0, tl.where(known, bound, float("inf")), float("-inf"))
+    unknown = tl.where(relative > 0, float("inf"), float("-inf"))
+    return tl.where(slack >= 0, tl.where(bound == bound, bound, unknown), float("-inf"))
 
 
 @triton.jit(do_not_specialize=["count", "items", "groups", "word_stride"])
@@ -105,7 +106,7 @@ def scan(
     """
     # Tiles of queries come one after the other, so that they find their items in the L2 cache.
     tiles = tl.cdiv(count, QUERIES)
-    query = (tl.program_id(0) % tiles) * QUERIES + tl.arange(0, QUERIES)
+    query = (tl.program_id(0) % tiles).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
     tile = (tl.program_id(0) // tiles).to(tl.int64)
     item = tile * ITEMS + tl.arange(0, ITEMS)
     is_query = query < count
@@ -132,12 +133,11 @@ def scan(
     )  # fmt: skip
     if words is not None:
         real = is_query[:, None] & is_item[None, :]
-        wide = query[:, None].to(tl.int64)
-        allowed = permitted(words, wide, item[None, :], real, word_stride)
+        allowed = permitted(words, query[:, None], item[None, :], real, word_stride)
         bounds = tl.where(allowed, bounds, float("-inf"))
     largest = tl.max(tl.reshape(bounds, (QUERIES, ITEMS // GROUP, GROUP)), axis=2)
     group = tile * (ITEMS // GROUP) + tl.arange(0, ITEMS // GROUP)
-    at = out + query[:, None].to(tl.int64) * groups + group[None, :]
+    at = out + query[:, None] * groups + group[None, :]
     tl.store(at, largest, mask=is_query[:, None] & (group < groups)[None, :])
 
 
@@ -152,26 +152,26 @@ def look_again(
     place = query * chosen + tl.program_id(0)
     group = tl.load(groups + place)
     item = group * GROUP + tl.arange(0, GROUP)
-    real = (group >= 0) & (item < items)
-    row = tl.where(real, item, 0)
-    unit = tl.load(inverse + row, mask=real, other=0.0)
+    real = item < items
+    unit = tl.load(inverse + item, mask=real, other=0.0)
     sums = tl.zeros((GROUP, COLUMNS), tl.float32)
     for first in range(0, dim, COLUMNS):
         columns = first + tl.arange(0, COLUMNS)
         q = tl.load(queries + query * dim + columns, mask=columns < dim, other=0.0)
         x = elements_of(
-            data, scale, bias, row, real, stride, width, number_stride, first, dim, COLUMNS, STORAGE
-        )
+            data, scale, bias, item, real, stride, width, number_stride, first, dim, COLUMNS,
+            STORAGE,
+        )  # fmt: skip
         sums += (x * unit[:, None]) * q.to(tl.float32)[None, :]
     added = tl.zeros((GROUP,), tl.float32)
     if item_bias is not None:
-        added = tl.load(item_bias + row, mask=real, other=0.0)
+        added = tl.load(item_bias + item, mask=real, other=0.0)
     bounds = upper_bounds(
-        tl.sum(sums, axis=1), tl.load(weight + row, mask=real, other=0.0),
-        tl.load(slack + row, mask=real, other=-1.0), added, tl.load(factor + query), relative,
+        tl.sum(sums, axis=1), tl.load(weight + item, mask=real, other=0.0),
+        tl.load(slack + item, mask=real, other=-1.0), added, tl.load(factor + query), relative,
     )  # fmt: skip
     if words is not None:
-        allowed = permitted(words, query, row, real, word_stride)
+        allowed = permitted(words, query, item, real, word_stride)
         bounds = tl.where(allowed, bounds, float("-inf"))
     tl.store(out + place * GROUP + tl.arange(0, GROUP), bounds)
 
@@ -189,24 +189,23 @@ def search_exactly(
     """
     query = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    length = (items + parts - 1) // parts
+    length = (items.to(tl.int64) + parts - 1) // parts
     first = part * length
     last = tl.minimum(items, first + length)
     last = tl.where(tl.load(certain + query) != 0, first, last)
     limit = tl.load(below + query)
     kept = tl.full((KEPT,), LOWEST, tl.int64)
     for start in range(first, last, PAIRS):
-        item = start + tl.arange(0, PAIRS).to(tl.int64)
+        item = start + tl.arange(0, PAIRS)
         real = item < last
         if words is not None:
             real = permitted(words, query, item, real, word_stride)
-        row = tl.where(real, item, 0)
         score = reference_scores(
             queries, data, scale, bias, inverse_norms, None, item_bias, None, None, item_scale,
-            tl.zeros((PAIRS,), tl.int64) + query, row, real, dim, stride, width, number_stride,
+            tl.zeros((PAIRS,), tl.int64) + query, item, real, dim, stride, width, number_stride,
             STORAGE, IS_COSINE, PAIRS, COLUMNS,
         )  # fmt: skip
-        keys = tl.where(score > float("-inf"), key_of(score, row), LOWEST)
+        keys = tl.where(score == score, key_of(score, item), LOWEST)
         keys = tl.where(keys < limit, keys, LOWEST)
         if tl.max(keys, axis=0) > tl.min(kept, axis=0):
             if KEPT > PAIRS:

@@ -95,7 +95,7 @@ def embedding_bag(
     checks.same_device("indices", flat, device)
     kind = checks.choice("mode", mode, MODES)
     weights = _weights(per_sample_weights, indices, mode, device)
-    op = getattr(torch.ops.llmrec, backends.select(OP, device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, device, backend))
     pooled: Tensor = op(
         rows.data, rows.scale, rows.bias, rows.bits, rows.dim, flat, bounds, kind, weights,
         padding_row(padding_idx, rows.data.shape[0]), normalize, out_index(out_dtype),

@@ -7,28 +7,24 @@ The limit is memory: the 32-byte sectors that the rows touch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from llmrec_kernels.ops.embedding_bag.reference import MAX, OUT_DTYPES
+from llmrec_kernels.ops.embedding_bag.reference import OUT_DTYPES
 from llmrec_kernels.ops.embedding_bag.schema import offer
 from llmrec_kernels.ops.rows import Rows
 from llmrec_kernels.ops.triton_common import (
     INT4_AFFINE,
     INT8_AFFINE,
-    STORAGES,
+    ROUNDED,
     DeviceRows,
-    Variant,
     codes_of,
     elements_of,
     inverse_of,
     numbers_of,
     per_load,
-    row_types,
 )
 
 UNROLL = 4  # rows on their way; half as many of 4-bit codes, which need more registers
@@ -52,7 +48,8 @@ def pool(
     first = tl.program_id(1) * COLUMNS
     is_bag = bag < bags
     start = tl.maximum(tl.load(offsets + bag, mask=is_bag, other=0), 0)
-    end = tl.minimum(tl.load(offsets + bag + 1, mask=is_bag, other=0), entries)
+    end = tl.maximum(tl.load(offsets + bag + 1, mask=is_bag, other=0), 0)
+    end = tl.minimum(end, entries)
     sums = tl.full((BAGS, COLUMNS), float("-inf") if MODE == _MODE_MAX else 0.0, tl.float32)
     last = tl.zeros((BAGS,), tl.float32)  # what biases add up to
     divisor = tl.zeros((BAGS,), tl.float32)
@@ -60,28 +57,27 @@ def pool(
     for step in range(0, tl.max(end - start, axis=0), UNROLL):
         for part in tl.static_range(UNROLL):
             entry = start + step + part
-            inside = is_bag & (entry < end)
+            inside = entry < end  # a bag that does not exist ends at 0
             index = tl.load(indices + entry, mask=inside, other=-1)
-            real = inside & (index >= 0) & (index < table_rows) & (index != padding)
-            row = tl.where(real, index, 0)
+            real = (index >= 0) & (index < table_rows) & (index != padding)
             counted += real.to(tl.int64)
             if MODE == _MODE_MAX:
                 values = elements_of(
-                    data, scale, bias, row, real, stride, width, number_stride, first, dim,
+                    data, scale, bias, index, real, stride, width, number_stride, first, dim,
                     COLUMNS, STORAGE,
                 )  # fmt: skip
                 keep = (sums >= values) | (sums != sums) | ~real[:, None]  # a NaN stays
                 sums = tl.where(keep, sums, values)
             else:
-                values = codes_of(data, row, real, stride, width, first, dim, COLUMNS, STORAGE)
+                values = codes_of(data, index, real, stride, width, first, dim, COLUMNS, STORAGE)
                 factor = real.to(tl.float32)
                 if weights is not None:
                     factor = tl.load(weights + entry, mask=real, other=0.0)
                     divisor += factor
                 if (STORAGE == INT8_AFFINE) | (STORAGE == INT4_AFFINE):
-                    last = tl.fma(numbers_of(bias, row, real, number_stride), factor, last)
+                    last = tl.fma(numbers_of(bias, index, real, number_stride), factor, last)
                 if STORAGE >= INT8_AFFINE:
-                    factor = factor * numbers_of(scale, row, real, number_stride)
+                    factor = factor * numbers_of(scale, index, real, number_stride)
                 if STORAGE >= INT8_AFFINE or weights is not None:
                     share = tl.broadcast_to(factor[:, None], (BAGS, COLUMNS))
                     sums = tl.fma(share, values, sums)
@@ -160,57 +156,14 @@ def embedding_bag(
             pooled, data.shape[0], rows.stride, rows.width, rows.number_stride,
             indices.shape[0], count, dim,
             padding_idx, STORAGE=rows.storage, MODE=mode, BAGS=bags, COLUMNS=columns,
-            UNROLL=unroll_of(rows.storage), num_warps=WARPS,
+            UNROLL=unroll_of(rows.storage), num_warps=WARPS, **ROUNDED,
         )  # fmt: skip
         if normalize_rows:
             normalize[(triton.cdiv(count, NORMAL_ROWS),)](
-                pooled, out, count, dim, ROWS=NORMAL_ROWS, COLUMNS=NORMAL_COLUMNS, num_warps=4
-            )
+                pooled, out, count, dim, ROWS=NORMAL_ROWS, COLUMNS=NORMAL_COLUMNS, num_warps=4,
+                **ROUNDED,
+            )  # fmt: skip
     return out
 
 
 offer("_triton", embedding_bag)
-
-
-def variants() -> list[Variant]:
-    """The configurations that are launched."""
-    integers = dict.fromkeys(
-        ("table_rows", "stride", "width", "number_stride", "entries", "bags", "dim", "padding"),
-        "i64",
-    )
-    found = []
-    for storage, name in enumerate(STORAGES):
-        for dim, mode, weighted in (
-            (64, "sum", False), (384, "sum", False), (384, "sum", True), (384, "max", False)
-        ):  # fmt: skip
-            bags, columns = shape_of(storage, dim)
-            types = row_types(storage)
-            signature: dict[str, str] = {
-                **types, "indices": "*i64", "offsets": "*i64", "out": "*fp32", **integers,
-            }  # fmt: skip
-            constants: dict[str, Any] = {
-                "STORAGE": storage, "MODE": MAX if mode == "max" else 0, "BAGS": bags,
-                "COLUMNS": columns, "UNROLL": unroll_of(storage),
-            }  # fmt: skip
-            constants |= {n: None for n in ("scale", "bias") if n not in types}
-            if weighted:
-                signature["weights"] = "*fp32"
-            else:
-                constants["weights"] = None
-            label = "weighted sum" if weighted else mode
-            found.append(
-                Variant(
-                    f"pool {name}, {label}, {columns} columns", pool, signature, constants,
-                    (*types, "indices", "offsets", "out", "stride", "width", "dim"), WARPS, 3,
-                    frozenset({"16-byte loads"} if 16 * dim // per_load(storage) >= 64 else ()),
-                )
-            )  # fmt: skip
-    found.append(
-        Variant(
-            "normalize", normalize,
-            {"pooled": "*fp32", "out": "*fp32", "count": "i64", "dim": "i64"},
-            {"ROWS": NORMAL_ROWS, "COLUMNS": NORMAL_COLUMNS}, ("pooled", "out"), 4, 3,
-            frozenset(),
-        )
-    )  # fmt: skip
-    return found

@@ -292,7 +292,7 @@ def pack(items: Any, *, backend: str | None = None) -> PackedItems:
 
 
 def _packed(rows: Rows, backend: str | None) -> Rows:
-    op = getattr(torch.ops.llmrec, backends.select(OP, rows.data.device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, rows.data.device, backend))
     data, inverse_norms, *sketch = op(
         rows.data.detach(), rows.scale, rows.bias, rows.bits, rows.dim
     )

@@ -72,7 +72,7 @@ def quantize(
     kind = checks.choice("dtype", dtype, DTYPES)
     symmetric = bool(checks.choice("scheme", scheme, SCHEMES))
     tensor = checks.float_array("weight", weight, "[V, D]")
-    op = getattr(torch.ops.llmrec, backends.select(OP, tensor.device.type, backend))
+    op = getattr(torch.ops.llmrec, backends.select(OP, tensor.device, backend))
     codes, numbers = op(tensor, kind, symmetric)
     scale, bias = (numbers[:, i] if i < numbers.shape[1] else None for i in range(2))
     return QuantizedTable(codes, scale, bias, dtype, tensor.shape[1])

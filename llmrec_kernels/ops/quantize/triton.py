@@ -22,11 +22,9 @@ from llmrec_kernels.ops.triton_common import (
     INT4_AFFINE,
     INT4_SYMMETRIC,
     INT8_AFFINE,
-    STORAGES,
+    ROUNDED,
     DeviceRows,
-    Variant,
     codes_of,
-    row_types,
 )
 
 ROWS, COLUMNS, WARPS = 8, 256, 4
@@ -77,7 +75,7 @@ def quantize_rows(
         most = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
         for first in range(0, dim, COLUMNS):
             values = codes_of(data, row, there, stride, dim, first, dim, COLUMNS, STORAGE)
-            inside = there[:, None] & (first + tl.arange(0, COLUMNS) < dim)[None, :]
+            inside = (first + tl.arange(0, COLUMNS) < dim)[None, :]
             least = tl.minimum(least, tl.where(inside, values, float("inf")))
             most = tl.maximum(most, tl.where(inside, values, float("-inf")))
         low = tl.min(least, axis=1) + 0.0  # -0 becomes 0
@@ -90,7 +88,7 @@ def quantize_rows(
         if NIBBLES:
             scale = half_of(scale)
         # A constant row gets scale 1 and codes 0; and one with NaN or Inf no division by it.
-        scale = tl.where((span > 0.0) & (scale > 0.0), scale, 1.0)
+        scale = tl.where(scale > 0.0, scale, 1.0)
         COUNT: tl.constexpr = 2 if AFFINE else 1
         kept = scale.to(numbers.dtype.element_ty)
         tl.store(numbers + row * COUNT, kept, mask=there)
@@ -144,7 +142,8 @@ def target_of(dtype: int, symmetric: bool) -> tuple[int, int]:
 def quantize(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """As `reference.quantize`, with no look at contents."""
     codes, numbers = result(weight, dtype, symmetric)
-    if weight.shape[0] == 0:
+    if weight.shape[0] == 0 or weight.shape[1] == 0:  # the numbers of rows without elements
+        numbers.zero_()[:, :1].fill_(1)
         return codes, numbers
     rows = DeviceRows.of(Rows(weight, None, None, 0, weight.shape[1]))
     target, largest = target_of(dtype, symmetric)
@@ -153,37 +152,9 @@ def quantize(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tenso
         quantize_rows[(triton.cdiv(weight.shape[0], ROWS),)](
             rows.data, codes.view(plain.get(codes.dtype, codes.dtype)), numbers, weight.shape[0],
             weight.shape[1], rows.stride, STORAGE=rows.storage, TO=target, LARGEST=largest,
-            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS,
+            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS, **ROUNDED,
         )  # fmt: skip
     return codes, numbers
 
 
 offer("_triton", quantize)
-
-
-def variants() -> list[Variant]:
-    """The configurations that are launched."""
-    found = []
-    for dtype, name in enumerate(DTYPES):
-        for symmetric in (False, True) if name.startswith("int") else (True,):
-            target, largest = target_of(dtype, symmetric)
-            for storage in (0, 1, 2):
-                types = row_types(target)
-                found.append(
-                    Variant(
-                        f"quantize {STORAGES[storage]} to {STORAGES[target]}",
-                        quantize_rows,
-                        {
-                            **row_types(storage), "codes": types["data"],
-                            "numbers": types.get("scale", "*fp32"), "rows": "i64", "dim": "i64",
-                            "stride": "i64",
-                        },
-                        {
-                            "STORAGE": storage, "TO": target, "LARGEST": largest, "ROWS": ROWS,
-                            "COLUMNS": COLUMNS,
-                        },
-                        ("data", "codes", "numbers", "stride", "dim"), WARPS, 3,
-                        frozenset({"16-byte loads"}),
-                    )
-                )  # fmt: skip
-    return found
