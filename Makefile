@@ -9,6 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # No GPU, no CUDA build. A caller's own choice wins.
 export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
+NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
+
 .PHONY: demo test test-all lint tidy kernels levels resources mutants format bench clean
 
 demo: $(DEMO)
@@ -21,7 +23,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files $(NATIVE))
 
 # clang-tidy reads torch's headers for each file: a minute, so it is one of the long rungs.
 tidy: $(READY)
@@ -59,7 +61,7 @@ test-all: test tidy kernels levels resources mutants
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h')
+	$(BIN)/clang-format -i $$(git ls-files $(NATIVE))
 
 # A peer that cannot be had is left out, by name. Each OpenBLAS chooses its kernels by itself.
 bench: $(READY)

@@ -141,7 +141,7 @@ def compile_source(variant: Variant, sm: int) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from llmrec_kernels.ops.triton_common import ROUNDED
+    from llmrec_kernels.ops.triton_common import OPTIONS
 
     kernel = variant.kernel
     if not isinstance(kernel, triton.JITFunction):
@@ -155,7 +155,8 @@ def compile_source(variant: Variant, sm: int) -> Any:
         constexprs={places[name]: value for name, value in variant.constants.items()},
         attrs={places[name]: [["tt.divisibility", 16]] for name in variant.aligned},
     )
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages, **ROUNDED}
+    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages, **OPTIONS}
+    options["maxnreg"] = getattr(variant, "registers", OPTIONS["maxnreg"])
     return triton.compile(source, GPUTarget("cuda", sm, 32), options)
 
 
@@ -276,8 +277,8 @@ def digest(module: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:12]
 
 
-def sampled(key: Key) -> bool:
-    return zlib.crc32(str(key).encode()) % SAMPLE == 0
+def sampled(key: Key, one_in: int) -> bool:
+    return zlib.crc32(str(key).encode()) % one_in == 0
 
 
 def compile_all(offered: Mapping[Key, str], keys: Sequence[Key]) -> tuple[Table, list[str]]:
@@ -341,16 +342,19 @@ Sources: {sources}.
 """
 
 
-def render(table: Table, version: str, modules: Sequence[str]) -> str:
+def render(table: Table, version: str, digests: Mapping[str, str]) -> str:
     import gpu_model  # and with it pandas
 
     rows = [rendered_row(key, table[key]) for key in sorted(table)]
-    sources = ", ".join(source_of(module) for module in modules)
+    sources = ", ".join(f"{op} {known}" for op, known in sorted(digests.items()))
     return HEAD.format(version=version, sources=sources) + "".join(rows) + gpu_model.section()
 
 
-def source_of(module: str) -> str:
-    return f"{op_of(module)} {digest(module)}"
+def digests_in(text: str) -> dict[str, str]:
+    """Of the sources that all rows of an operator in a document are of."""
+    return dict(
+        re.findall(r"(\w+) ([0-9a-f]{12})", text.partition("Sources: ")[2].partition(".")[0])
+    )
 
 
 def rendered_row(key: Key, row: Resources) -> str:
@@ -409,6 +413,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="of rows")
     parser.add_argument("--modules", nargs="+", default=MODULES, help="with another --table")
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="compile one row in so many")
     arguments = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("TRITON_")]:
         del os.environ[name]  # the interpreter, and whatever else changes what is compiled
@@ -422,17 +427,27 @@ def main() -> int:
         return 2
     offered = all_rows(arguments.modules)
     keys = [key for key in sorted(offered) if matches(key, arguments.only)]
+    known, current = digests_in(text), {op_of(each): digest(each) for each in arguments.modules}
+    fresh = {op for op in current if known.get(op) != current[op]}
+    unseen = []
     if arguments.check:
-        fresh = {op_of(m) for m in arguments.modules if source_of(m) not in text}
-        unseen = {key for key in keys if key.op not in fresh and not sampled(key)}
-        keys = [key for key in keys if key not in unseen]
-        others |= {key: row for key, row in committed.items() if key in unseen}
+        unseen = [k for k in keys if k.op not in fresh and not sampled(k, arguments.sample)]
+        keys = [key for key in keys if key not in set(unseen)]
+        others |= {key: row for key, row in committed.items() if key in set(unseen)}
     now, complaints = compile_all(offered, keys)
     if arguments.check:
         complaints += compare(committed, others | now)
         complaints += [f"{op}: its sources have changed; write the table again" for op in fresh]
+        for key in unseen:  # what no compiler is needed for
+            row = committed.get(key)
+            found = (
+                violations(variants(offered[key])[key.name], row) if row else ["not in the table"]
+            )
+            complaints += [f"{key}: {each}" for each in found]
     else:
-        arguments.table.write_text(render(others | now, __version__, arguments.modules))
+        whole = current.keys() - {key.op for key in others}  # or some rows are of other sources
+        digests = {op: current[op] if op in whole else known.get(op, 12 * "0") for op in current}
+        arguments.table.write_text(render(others | now, __version__, digests))
     print(*complaints, f"{len(now)} rows, {len(complaints)} complaints", sep="\n")
     return 1 if complaints else 0
 

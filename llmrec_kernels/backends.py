@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def _room(
             found.append(f"{package} is not installed")
         elif (have := _version(package)) < oldest:
             found.append(f"{package} {_dotted(have)} is older than {_dotted(oldest)}")
+        if kind == "triton" and _no_c_compiler():
+            found.append("Triton makes its launcher with a C compiler, and there is none on PATH")
         needed = capability.get(op, capability[""])
         if not torch.cuda.is_available():
             found.append("torch finds no CUDA device")
@@ -82,6 +85,10 @@ def _room(
         return found
 
     return reasons
+
+
+def _no_c_compiler() -> bool:
+    return not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 def _version(package: str) -> tuple[int, ...]:

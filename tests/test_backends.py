@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 
@@ -172,3 +173,49 @@ def test_a_kernel_that_one_operator_lacks_is_named(undecided: pytest.MonkeyPatch
     with pytest.warns(RuntimeWarning, match="the extension holds no cpu kernel for quantize"):
         CALLS["quantize"](None)
     assert explain("pack").chosen == "cpu"
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A GPU that is not there: only what the reasons ask torch about it."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setenv("CC", "cc")
+    return monkeypatch
+
+
+def triton_reasons(op: str) -> list[str]:
+    (triton,) = (each for each in backends.BACKENDS if each.name == "triton")
+    return triton.reasons(op, torch.device("cuda", 0))
+
+
+def test_triton_says_each_limit(pretended_gpu: pytest.MonkeyPatch) -> None:
+    assert [op for op in backends.OPS if not triton_reasons(op)] == list(backends.OPS[:4])
+    assert triton_reasons("pack") == ["this version has no triton kernel for pack"]
+    pretended_gpu.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert triton_reasons("quantize") == []
+    assert triton_reasons("cosine_topk") == [
+        "the GPU has compute capability 7.5; cosine_topk needs 8.0"
+    ]
+    pretended_gpu.setattr("triton.__version__", "3.4.0")
+    assert triton_reasons("quantize") == ["triton 3.4 is older than 3.5"]
+    pretended_gpu.undo()
+    if not torch.cuda.is_available():
+        assert "torch finds no CUDA device" in triton_reasons("quantize")
+
+
+def test_triton_needs_a_c_compiler_for_its_launcher(pretended_gpu: pytest.MonkeyPatch) -> None:
+    pretended_gpu.delenv("CC")
+    pretended_gpu.setenv("PATH", "")
+    assert triton_reasons("quantize") == [
+        "Triton makes its launcher with a C compiler, and there is none on PATH"
+    ]
+
+
+def test_triton_may_be_missing(pretended_gpu: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    pretended_gpu.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "triton" else found(name)
+    )
+    assert triton_reasons("quantize") == ["triton is not installed"]

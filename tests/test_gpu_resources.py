@@ -174,7 +174,8 @@ def test_a_row_says_what_the_compiled_kernel_takes(tool, table):
 
 def test_what_was_written_is_read_back_and_written_again_alike(planted, tool, table):
     text = (planted / "good.md").read_text()
-    assert tool.render(table, "3.0.1") == text.replace(triton_version(text), "3.0.1")
+    again = tool.render(table, "3.0.1", tool.digests_in(text))
+    assert again == text.replace(triton_version(text), "3.0.1")
 
 
 def triton_version(text):
@@ -187,9 +188,46 @@ def test_nothing_is_left_behind(planted):
 
 
 def test_the_same_code_passes_the_check(planted):
-    result = resources(planted, "good", "--check")
+    result = resources(planted, "good", "--check", "--sample", "1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 rows, 0 complaints" in result.stdout
+
+
+def test_a_check_that_compiles_little_reads_all_rows(planted, tool, table):
+    copy, dot = (tool.Key("good", name, 90) for name in ("copy 1024", "dot float16"))
+    text = (planted / "good.md").read_text()
+    wrong = planted / "wrong.md"
+    rows = {key: row for key, row in table.items() if key != dot}
+    rows[copy] = replace(rows[copy], spills=8, loads={"4 B": 2})
+    wrong.write_text(tool.render(rows, triton_version(text), tool.digests_in(text)))
+    result = resources(planted, "good", "--check", "--table", wrong, "--sample", str(2**40))
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == [
+        "good copy 1024 sm_90: 8 bytes of spills, 0 bytes of stack",
+        "good copy 1024 sm_90: no 16-byte loads",
+        "good dot float16 sm_90: not in the table",
+        "0 rows, 3 complaints",
+    ]
+
+
+def test_sources_that_changed_are_compiled_and_named(planted, tool):
+    for name in ("good", "kernels"):
+        text = (planted / f"{name}.py").read_text()
+        (planted / f"{name}.py").rename(planted / f"{name}.kept")
+        (planted / f"{name}.py").write_text(text.replace('"copy 1024", 1024', '"copy 1024", 2048'))
+    try:
+        result = resources(planted, "good", "--check", only=("*copy*sm_90",))
+        # Some rows are written again: the others are still of other sources.
+        some = planted / "some_sources.md"
+        some.write_text((planted / "good.md").read_text())
+        resources(planted, "good", "--table", some, only=("*copy*sm_90",))
+    finally:
+        for name in ("good", "kernels"):
+            (planted / f"{name}.kept").rename(planted / f"{name}.py")
+    assert result.returncode == 1
+    assert "good: its sources have changed; write the table again" in result.stdout
+    assert "1 rows" in result.stdout
+    assert tool.digests_in(some.read_text()) == tool.digests_in((planted / "good.md").read_text())
 
 
 def test_a_check_names_each_row_that_is_worse_missing_or_no_longer_offered(planted, tool, table):
@@ -200,8 +238,9 @@ def test_a_check_names_each_row_that_is_worse_missing_or_no_longer_offered(plant
         tool.Key("good", "copy 2048", 90): table[copy],
     }
     old = planted / "old.md"
-    old.write_text(tool.render(better, triton_version((planted / "good.md").read_text())))
-    result = resources(planted, "good", "--check", "--table", old)
+    text = (planted / "good.md").read_text()
+    old.write_text(tool.render(better, triton_version(text), tool.digests_in(text)))
+    result = resources(planted, "good", "--check", "--table", old, "--sample", "1")
     assert result.returncode == 1
     assert result.stdout.splitlines() == [
         "good copy 1024 sm_75: not in the table; write it again",
@@ -230,11 +269,12 @@ def test_some_rows_are_written_again_and_the_others_stay(planted, tool, table):
     text = (planted / "good.md").read_text()
     other = replace(next(iter(table.values())), registers=77)
     gone, kept = tool.Key("good", "copy 7", 90), tool.Key("good", "copy 7", 75)
-    path.write_text(tool.render(table | {gone: other, kept: other}, triton_version(text)))
+    rows = table | {gone: other, kept: other}
+    path.write_text(tool.render(rows, triton_version(text), tool.digests_in(text)))
     arguments = (planted, "good", "--table", path, "--only", "*copy*sm_90")
     assert resources(*arguments).returncode == 0
     assert tool.parsed(path.read_text()) == table | {kept: other}
-    assert resources(*arguments, "--check").returncode == 0
+    assert resources(*arguments, "--check", "--sample", "1").returncode == 0
     path.write_text(path.read_text().replace(triton_version(text), "3.0.1"))
     assert resources(*arguments).returncode == 2
     assert resources(*arguments[:-2], "--check").returncode == 2

@@ -127,6 +127,15 @@ def test_half_a_byte_behind_an_odd_row_is_not_read(storage: str) -> None:
     oracle.assert_same_bits(scores, want)
 
 
+@pytest.mark.parametrize("k", [2, 300])
+def test_no_queries_have_no_results(k: int) -> None:
+    plain, rows = (None, None, 0.0, None, None), rows_of("items", random(30, 4))
+    for entries in (torch.arange(5), torch.arange(0)):
+        arguments = (random(0, 4), rows.data, None, None, None, 0, entries, torch.zeros(1).long())
+        scores, ids = torch.ops.llmrec.candidate_scores_triton(*arguments, 0, *plain, k)
+        assert scores.shape == ids.shape == (0, k)
+
+
 def test_terms_need_not_lie_side_by_side() -> None:
     queries, items = random(5, 6), random(30, 6, seed=1)
     columns, plain = random(30, 3, seed=2), (None, None, 0.0, None, None)

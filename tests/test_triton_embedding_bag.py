@@ -83,11 +83,22 @@ def test_indices_and_offsets_that_slipped_through_read_nothing_outside() -> None
         names = ("sum", "mean", "max")
         want = oracle.pooled(table, [[0, 3], [2, 2]], names[mode], fuse=True)
         oracle.assert_same_bits(pooled, want)
-    for bad in ([-5, 3, 2, far], [8, -(2**63), 2**63 - 1]):
+    for bad in ([-5, 3, 2, far], [8, -(2**63), 2**63 - 1], [0, 2**63 - 1, 0]):
         pooled = torch.ops.llmrec.embedding_bag_triton(
             table, None, None, 0, 8, indices, torch.tensor(bad), 0, None, -1, False, 0
         )
         assert pooled.isfinite().all()
+
+
+def test_what_is_no_number_has_no_direction() -> None:
+    table, bags = random(4, 9), [[0, 1], [2], [3, 0], []]
+    table[1, 4], table[2, 3] = torch.nan, torch.inf
+    lists = Ragged.of(bags)
+    arguments = (table, None, None, 0, 9, lists.values, lists.offsets, 0, None, -1, True, 0)
+    want = torch.ops.llmrec.embedding_bag_reference(*arguments)
+    found = torch.ops.llmrec.embedding_bag_triton(*arguments)
+    assert want[0].isnan().all()
+    torch.testing.assert_close(found, want, equal_nan=True, rtol=2e-7, atol=0)
 
 
 def test_nan_and_infinity_pass_through_bags() -> None:

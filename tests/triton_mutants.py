@@ -53,7 +53,7 @@ KEYS = ("key_of", "keys_of", "opened")  # they agree on the order, so they chang
 
 # Changes that no test can see, and why.
 _LIMIT_ITSELF = "none: the limit itself becomes the limit"
-_NONE_KEPT = "none: keys that are equal are LOWEST, which are merged for nothing"
+_NONE_KEPT = "none: a key that is equal to the least kept changes nothing among them"
 _ZERO_SIGN = "none: of equal numbers either will do, and only the sign of a zero differs"
 _SAME_CODE = "none: 2^-6 is the same either way, next to the largest subnormal number"
 EXPLAINED = {
@@ -213,7 +213,7 @@ def end(mutant: Mutant, folder: pathlib.Path, status: int) -> Outcome:
     if status == 0:
         return Outcome(mutant, None)
     log = (folder / "log").read_text()
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", log, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/([^\[\s]+)", log, re.MULTILINE)
     assert failed, f"{mutant.function}: {mutant.change}: no test ran\n{log}"
     return Outcome(mutant, failed[1].removeprefix("test_triton_"))
 
@@ -254,22 +254,21 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def section(function: str, digest: str, outcomes: list[Outcome]) -> str:
+def section(function: str, digest: str, verdicts: dict[str, str]) -> str:
     """A kernel's part of the table."""
-    rows = []
-    for mutant, killer in outcomes:
-        verdict = killer or EXPLAINED.get((function, mutant.change))
-        rows.append(f"| `{cell(mutant.change)}` | {cell(verdict or 'SURVIVED')} |")
-    head = (
-        f"### {function} ({digest})\n\n| Change | Test that fails, or why none can |\n|---|---|\n"
-    )
-    return head + "\n".join(rows) + "\n"
+    head = ["| Change | Test that fails, or why none can |", "| --- | --- |"]
+    rows = [f"| `{cell(change)}` | {cell(verdict)} |" for change, verdict in verdicts.items()]
+    return "\n".join([f"### {function} ({digest})", "", *head, *rows, ""])
 
 
-def sections(text: str) -> dict[str, str]:
-    """The parts of a table by their headings."""
-    parts = re.split(r"^(?=### )", text, flags=re.MULTILINE)[1:]
-    return {part.split("\n", 1)[0]: re.sub(r"\n## .*", "", part).strip() + "\n" for part in parts}
+def known_verdicts(text: str) -> dict[tuple[str, str], str]:
+    """What a table says of the changes below each of its headings, both as cells."""
+    known = {}
+    for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        heading = part.partition("\n")[0]
+        rows = re.findall(r"^\| `(.*)` \| (.*) \|$", part, re.MULTILINE)
+        known.update({(heading, change): verdict for change, verdict in rows})
+    return known
 
 
 HEAD = f"""\
@@ -277,20 +276,13 @@ HEAD = f"""\
 change alone and writes this down; it tells what the changes are. Beside a kernel's name is a digest
 of its source: what is not the same is tried again by `make mutants`.
 """
-TEST = re.compile(r"\| (\w+\.py)::(\w+)")
 
 
-def exists(test: tuple[str, str]) -> bool:
-    """Whether there still is a test of that name in that file."""
-    return f"def {test[1]}(" in (ROOT / "tests" / f"test_triton_{test[0]}").read_text()
-
-
-def likely(text: str, mutant: Mutant) -> Mutant:
-    """With the test that a table names, if there still is one of that name."""
-    row = re.search(rf"^\| `{re.escape(cell(mutant.change))}` {TEST.pattern}", text, re.MULTILINE)
-    if row is None or not exists((row[1], row[2])):
-        return mutant
-    return mutant._replace(likely=f"{row[1]}::{row[2]}")
+def exists(test: str) -> bool:
+    """Whether there is a test of that name: file::function."""
+    file, _, function = test.partition("::")
+    path = ROOT / "tests" / f"test_triton_{file}"
+    return path.exists() and f"def {function}(" in path.read_text()
 
 
 def main() -> int:
@@ -300,37 +292,41 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kernels whose name holds this, tried anyway")
     options = parser.parse_args()
     before = TABLE.read_text() if TABLE.exists() else ""
-    known, parts, pending = sections(before), [], []
+    known = known_verdicts(before)
+    likely = {(heading.partition(" (")[0], change): v for (heading, change), v in known.items()}
+    verdicts: dict[Mutant, str] = {}
+    pending, parts = [], ["# Mutants of the Triton kernels\n", HEAD]
+    kernels: list[tuple[pathlib.Path, str, str, list[Mutant]]] = []
     for path in FILES:
         tree = ast.parse((ROOT / path).read_text())
-        parts.append((f"## {path.relative_to(OPS)}", "", []))
         found: dict[str, list[Mutant]] = {}
         for mutant in mutants_of(path, tree):
-            found.setdefault(mutant.function, []).append(likely(before, mutant))
+            found.setdefault(mutant.function, []).append(mutant)
         for function, mutants in found.items():
-            digest = digests(tree)[function]
-            parts.append((function, digest, mutants))
-            tried = known.get(f"### {function} ({digest})", "SURVIVED")
-            if (
-                "SURVIVED" in tried
-                or not all(map(exists, TEST.findall(tried)))
-                or (options.only and options.only in function)
-            ):
-                pending.extend(mutants)
-    outcomes = try_all(pending)
-    after = ["# Mutants of the Triton kernels\n", HEAD]
-    for function, digest, mutants in parts:
-        if not mutants:
-            after.append(f"{function}\n")
-            continue
-        mine = [o for o in outcomes if o.mutant in mutants]
-        heading = f"### {function} ({digest})"
-        after.append(section(function, digest, mine) if mine else known[heading])
-    text = "\n".join(after)
+            kernels.append((path, function, digests(tree)[function], mutants))
+            for mutant in mutants:
+                change = cell(mutant.change)
+                verdict = known.get((f"{function} ({digests(tree)[function]})", change), "")
+                explained = EXPLAINED.get((function, mutant.change))
+                good = verdict == explained or verdict.startswith("ends by ") or exists(verdict)
+                if good and not (options.only and options.only in function):
+                    verdicts[mutant] = verdict
+                    continue
+                last = likely.get((function, change), "")
+                pending.append(mutant._replace(likely=last if exists(last) else ""))
+    for (mutant, killer), asked in zip(try_all(pending), pending, strict=True):
+        reason = EXPLAINED.get((asked.function, asked.change), "SURVIVED")
+        verdicts[mutant._replace(likely="")] = killer or reason
+    for path, function, digest, mutants in kernels:
+        if (title := f"## {path.relative_to(OPS)}\n") not in parts:
+            parts.append(title)
+        parts.append(section(function, digest, {m.change: verdicts[m] for m in mutants}))
+    text = "\n".join(parts)
     TABLE.write_text(text)
-    survivors = text.count("| SURVIVED |")
-    total = len(re.findall(r"^\| `", text, re.MULTILINE))
-    print(f"{total} mutants, {len(pending)} tried now, {survivors} survived without a reason")
+    survivors = list(verdicts.values()).count("SURVIVED")
+    print(
+        f"{len(verdicts)} mutants, {len(pending)} tried now, {survivors} survived without a reason"
+    )
     if options.check and text != before:
         print(f"{TABLE.relative_to(ROOT)} was not up to date; commit it as it is now")
         return 1

@@ -10,7 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmrec_kernels.ops.triton_common import INT4_AFFINE, INT4_SYMMETRIC, INT8_AFFINE, STORAGES
+from llmrec_kernels.ops.triton_common import (
+    INT4_AFFINE,
+    INT4_SYMMETRIC,
+    INT8_AFFINE,
+    OPTIONS,
+    STORAGES,
+)
 
 _OPS = Path(__file__).resolve().parent.parent.parent / "llmrec_kernels" / "ops"
 _POINTERS = ("*fp32", "*fp16", "*i16", "*u8", "*i8", "*u8", "*u8", "*u8")  # of STORAGES
@@ -36,6 +42,8 @@ class Variant(NamedTuple):
         What the compiled code must have: "16-byte loads", "tensor cores".
     minimum_sm
         The oldest architecture that it is offered on.
+    registers
+        The most that a thread may have.
     """
 
     name: str
@@ -47,6 +55,7 @@ class Variant(NamedTuple):
     num_stages: int
     expects: frozenset[str]
     minimum_sm: int = 75
+    registers: int = OPTIONS["maxnreg"]
 
 
 def sources(op: str, variants: str) -> tuple[Path, ...]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmrec_kernels.ops.cosine_topk.triton import COLUMNS, DIMS, ITEMS, PAIRS, ROWS, tile_of
+from llmrec_kernels.ops.cosine_topk.triton import (
+    COLUMNS,
+    DIMS,
+    EXACT_REGISTERS,
+    ITEMS,
+    PAIRS,
+    ROWS,
+    SCAN_REGISTERS,
+    tile_of,
+)
 from llmrec_kernels.ops.cosine_topk.triton_kernels import (
     look_again,
     mark,
@@ -56,7 +65,7 @@ def _scan(storage: int, count: int, all_: bool) -> Variant:
     return Variant(
         f"scan {STORAGES[storage]}, {queries} queries{', bias, filter' * all_}", scan, types,
         constants, (*ALIGNED_ROWS, "queries"), warps, 2, frozenset({"tensor cores", *wide}),
-        MINIMUM_SM,
+        MINIMUM_SM, SCAN_REGISTERS,
     )  # fmt: skip
 
 
@@ -97,7 +106,7 @@ def _search_exactly(storage: int, kept: int, kind: str) -> Variant:
     return Variant(
         f"search_exactly {STORAGES[storage]}, {kind}, {kept} kept", search_exactly, types,
         constants, (*ALIGNED_ROWS, "queries"), 4 if kept <= 128 else 8, 3, frozenset(),
-        MINIMUM_SM,
+        MINIMUM_SM, EXACT_REGISTERS,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmrec_kernels.ops.embedding_bag.triton import (
     NORMAL_COLUMNS,
     NORMAL_ROWS,
+    REGISTERS,
     WARPS,
     normalize,
     pool,
@@ -43,7 +44,7 @@ def _pool(storage: int, dim: int, mode: str, weighted: bool, out: str) -> Varian
     return Variant(
         f"pool {STORAGES[storage]} to {out}, {'weighted ' * weighted}{mode}, {columns} columns",
         pool, types, constants, (*ALIGNED_ROWS, "indices", "offsets", "out"), WARPS, 3,
-        frozenset({"16-byte loads"} if wide else ()),
+        frozenset({"16-byte loads"} if wide else ()), registers=REGISTERS,
     )  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from llmrec_kernels.ops.quantize import reference
 from llmrec_kernels.ops.quantize.reference import DTYPES
 from llmrec_kernels.ops.quantize.triton import COLUMNS, ROWS, WARPS, quantize_rows, target_of
 from triton_variants import STORAGES, Variant, integers, row_types, sources
 
-SOURCES = sources("quantize", __file__)
+SOURCES = (*sources("quantize", __file__), Path(reference.__file__))
 
 
 def variants() -> list[Variant]:

@@ -34,8 +34,9 @@ STORAGES = (
 )  # fmt: skip
 _ELEMENTS = (4, 8, 8, 16, 16, 32, 32, 16)  # of a 16-byte load
 
-# Of every launch: a product is rounded before it is added, but where a kernel says tl.fma.
-ROUNDED = {"enable_fp_fusion": False}
+# Of every launch: a product is rounded before it is added, but where a kernel says tl.fma. Told no
+# limit of registers, ptxas chooses a lower one at times, for more warps, and spills.
+OPTIONS = {"enable_fp_fusion": False, "maxnreg": 128}
 
 
 class DeviceRows(NamedTuple):
@@ -76,7 +77,7 @@ class DeviceRows(NamedTuple):
         if storage == FP8_E4M3.value:
             data = data.view(torch.uint8)
         return cls(
-            data, scale, bias, storage, data.stride(0), 0 if scale is None else scale.stride(0)
+            data, scale, bias, storage, data.stride(0), 1 if scale is None else scale.stride(0)
         )
 
 
@@ -252,7 +253,7 @@ def owner_of(offsets, lists, entry, steps, COUNT: tl.constexpr):
 @triton.jit
 def inverse_of(square):
     """1 / length from its square in float64; 1 for a zero vector, whose products are 0 anyway."""
-    return 1.0 / tl.sqrt(tl.where(square > 0, square, 1.0))
+    return 1.0 / tl.sqrt(tl.where(square == 0, 1.0, square))
 
 
 @triton.jit

@@ -18,7 +18,7 @@ from llmrec_kernels.ops.rows import Rows
 from llmrec_kernels.ops.triton_common import (
     LOWEST,
     MOST_ITEMS,
-    ROUNDED,
+    OPTIONS,
     DeviceRows,
     better_keys,
     key_of,
@@ -139,7 +139,7 @@ def score(
             *packed(query_scale, item_scale), out, count, data.shape[0], entries,
             queries.shape[1], rows.stride, rows.width, rows.number_stride, count.bit_length(),
             STORAGE=rows.storage, IS_COSINE=metric == COSINE, PAIRS=PAIRS,
-            COLUMNS=per_step(rows.storage), NONE_IS_NAN=none_is_nan, num_warps=WARPS, **ROUNDED,
+            COLUMNS=per_step(rows.storage), NONE_IS_NAN=none_is_nan, num_warps=WARPS, **OPTIONS,
         )  # fmt: skip
     return out
 
@@ -169,7 +169,9 @@ def candidate_topk(
     if data.shape[0] > MOST_ITEMS:
         raise ValueError(f"items has {data.shape[0]} rows; backend 'triton' ranks {MOST_ITEMS}")
     count, entries = queries.shape[0], candidates.shape[0]
-    if k > MOST_IN_KERNEL or count == 0 or entries == 0:
+    if count == 0:
+        return opened(candidates.new_empty(0, k))
+    if k > MOST_IN_KERNEL or entries == 0:
         return _sorted(scores, candidates, offsets, k)
     kept = max(16, triton.next_power_of_2(k))
     parts = min(MOST_PARTS, triton.cdiv(triton.cdiv(entries, count), PART))
@@ -177,7 +179,7 @@ def candidate_topk(
     with torch.cuda.device_of(queries):
         best_of_part[(count, parts)](
             scores, candidates.contiguous(), offsets.contiguous(), best, entries, parts,
-            BLOCK=max(kept, 512), KEPT=kept, num_warps=4 if kept < 128 else 8, **ROUNDED,
+            BLOCK=max(kept, 512), KEPT=kept, num_warps=4 if kept < 128 else 8, **OPTIONS,
         )  # fmt: skip
     return opened(best.topk(k, dim=1).values)
 

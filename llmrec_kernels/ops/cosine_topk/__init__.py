@@ -77,10 +77,10 @@ def cosine_topk(
         The only ones returned. A bool mask [N] or [B, N], one-dimensional ids, or a list for
         each query.
     precision : "exact" or "fast"
-        "fast" lets the int8 scan alone decide, where a kernel has one: scores are its estimates,
-        and of clustered unit vectors (d = 384, k = 100) it finds 99% of the best and more. Vectors
-        whose length, times scale, is outside 2^-60 to 2^60 have no estimate but 0. The plain torch
-        reference has no such scan and is exact.
+        "fast" lets the scan alone decide, where a kernel has one (int8 on the CPU, float16 in
+        Triton): scores are its estimates, and of clustered unit vectors (d = 384, k = 100) int8
+        finds 99% of the best and more. Vectors whose length, times scale, is outside 2^-60 to
+        2^60 have no estimate but 0. The plain torch reference has no such scan and is exact.
     backend
         Force one backend; None takes the best that can run.
 

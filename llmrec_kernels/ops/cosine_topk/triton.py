@@ -37,7 +37,7 @@ from llmrec_kernels.ops.cosine_topk.triton_kernels import (
 from llmrec_kernels.ops.rows import Rows
 from llmrec_kernels.ops.triton_common import (
     MOST_ITEMS,
-    ROUNDED,
+    OPTIONS,
     DeviceRows,
     keys_of,
     opened,
@@ -49,6 +49,7 @@ WORKSPACE = 1 << 26  # bytes, of a batch of queries
 SPARE = 64  # groups and items looked at beyond k, or a quarter of k where that is more
 FITTING = 2.0**60  # lengths and scales within this and its inverse have bounds in float32
 MOST_IN_KERNEL = 256  # results that a launch of the exact search finds; 1024 compile for 47 s
+SCAN_REGISTERS, EXACT_REGISTERS = 255, 168  # of a thread, at most
 PARTS = 32  # programs of the exact search for a query
 
 ITEMS, DIMS = 128, 32  # of a tile and of a step of the scan: more would not fit the registers
@@ -92,7 +93,7 @@ class Filters(NamedTuple):
             mask = self.allow_mask[part] if for_each else self.allow_mask[None]
             packed = words[: mask.shape[0]]
             pack_mask[(triton.cdiv(width, 32), mask.shape[0])](
-                mask.contiguous().view(torch.uint8), packed, items, width, WORDS=32
+                mask.contiguous().view(torch.uint8), packed, items, width, WORDS=32, **OPTIONS
             )
             words = packed.expand(rows, -1).contiguous()
         for ids, offsets, allow in (
@@ -105,7 +106,7 @@ class Filters(NamedTuple):
             mark[(triton.cdiv(ids.shape[0], 256), rows if offsets is None else 1)](
                 ids.contiguous(), None if offsets is None else offsets.contiguous(), words, lists,
                 part.start, ids.shape[0], items, width, rows, lists.bit_length(), ALLOW=allow,
-                COUNT=256,
+                COUNT=256, **OPTIONS,
             )  # fmt: skip
         return words, width if self.per_query else 0
 
@@ -133,7 +134,7 @@ def lengths_of(held: DeviceRows, dim: int) -> Tensor:
     square = torch.empty(count, dtype=torch.float64, device=held.data.device)
     squares[(triton.cdiv(count, ROWS),)](
         held.data, held.scale, held.bias, square, count, held.stride, held.width,
-        held.number_stride, dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS, **ROUNDED,
+        held.number_stride, dim, STORAGE=held.storage, ROWS=ROWS, COLUMNS=COLUMNS, **OPTIONS,
     )  # fmt: skip
     return square.sqrt()
 
@@ -299,7 +300,8 @@ class Search:
         scan[(triton.cdiv(count, queries) * triton.cdiv(self.items, ITEMS),)](
             *self._arguments(unit, factor), words, out, count, self.items, self.groups,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, QUERIES=queries,
-            ITEMS=ITEMS, DIMS=DIMS, num_warps=warps, num_stages=2, **ROUNDED,
+            ITEMS=ITEMS, DIMS=DIMS, num_warps=warps, num_stages=2,
+            **OPTIONS | {"maxnreg": SCAN_REGISTERS},
         )  # fmt: skip
         return out
 
@@ -311,7 +313,7 @@ class Search:
         look_again[(self.chosen, count)](
             *self._arguments(unit, factor), words, groups, out, self.items, self.chosen,
             *self._strides, stride, self._relative, STORAGE=self.held.storage, COLUMNS=DIMS,
-            num_warps=4, **ROUNDED,
+            num_warps=4, **OPTIONS,
         )  # fmt: skip
         return out
 
@@ -340,7 +342,8 @@ class Search:
                 self.item_bias, self.item_scale, words, certain.to(torch.int8), below, best,
                 self.items, self.parts, *self._strides, stride, STORAGE=held.storage,
                 IS_COSINE=self.metric == COSINE, PAIRS=PAIRS, COLUMNS=per_step(held.storage),
-                KEPT=kept, num_warps=4 if kept <= 128 else 8, **ROUNDED,
+                KEPT=kept, num_warps=4 if kept <= 128 else 8,
+                **OPTIONS | {"maxnreg": EXACT_REGISTERS},
             )  # fmt: skip
             found.append(best.topk(wanted, dim=1).values)
             below = found[-1][:, -1].contiguous()

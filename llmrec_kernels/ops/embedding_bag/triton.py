@@ -18,7 +18,7 @@ from llmrec_kernels.ops.rows import Rows
 from llmrec_kernels.ops.triton_common import (
     INT4_AFFINE,
     INT8_AFFINE,
-    ROUNDED,
+    OPTIONS,
     DeviceRows,
     codes_of,
     elements_of,
@@ -29,6 +29,7 @@ from llmrec_kernels.ops.triton_common import (
 
 UNROLL = 4  # rows on their way; half as many of 4-bit codes, which need more registers
 WARPS = 2
+REGISTERS = 96  # of a thread, at most: the more warps, the more rows on their way
 WIDEST = 256  # columns of a program
 NORMAL_ROWS = 4  # rows that a program normalises, and their columns at a time
 NORMAL_COLUMNS = 128
@@ -48,6 +49,7 @@ def pool(
     first = tl.program_id(1) * COLUMNS
     is_bag = bag < bags
     start = tl.maximum(tl.load(offsets + bag, mask=is_bag, other=0), 0)
+    start = tl.minimum(start, entries)
     end = tl.maximum(tl.load(offsets + bag + 1, mask=is_bag, other=0), 0)
     end = tl.minimum(end, entries)
     sums = tl.full((BAGS, COLUMNS), float("-inf") if MODE == _MODE_MAX else 0.0, tl.float32)
@@ -156,12 +158,13 @@ def embedding_bag(
             pooled, data.shape[0], rows.stride, rows.width, rows.number_stride,
             indices.shape[0], count, dim,
             padding_idx, STORAGE=rows.storage, MODE=mode, BAGS=bags, COLUMNS=columns,
-            UNROLL=unroll_of(rows.storage), num_warps=WARPS, **ROUNDED,
+            UNROLL=unroll_of(rows.storage), num_warps=WARPS,
+            **OPTIONS | {"maxnreg": REGISTERS},
         )  # fmt: skip
         if normalize_rows:
             normalize[(triton.cdiv(count, NORMAL_ROWS),)](
                 pooled, out, count, dim, ROWS=NORMAL_ROWS, COLUMNS=NORMAL_COLUMNS, num_warps=4,
-                **ROUNDED,
+                **OPTIONS,
             )  # fmt: skip
     return out
 

@@ -22,7 +22,7 @@ from llmrec_kernels.ops.triton_common import (
     INT4_AFFINE,
     INT4_SYMMETRIC,
     INT8_AFFINE,
-    ROUNDED,
+    OPTIONS,
     DeviceRows,
     codes_of,
 )
@@ -152,7 +152,7 @@ def quantize(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tenso
         quantize_rows[(triton.cdiv(weight.shape[0], ROWS),)](
             rows.data, codes.view(plain.get(codes.dtype, codes.dtype)), numbers, weight.shape[0],
             weight.shape[1], rows.stride, STORAGE=rows.storage, TO=target, LARGEST=largest,
-            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS, **ROUNDED,
+            ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS, **OPTIONS,
         )  # fmt: skip
     return codes, numbers
 

@@ -1,0 +1,168 @@
+// One spelling of CUDA for nvcc, for NVRTC and for the emulator of tests/emulation.
+//
+// Kernels see no header of torch and none of the standard library: NVRTC has none. Host code, which
+// launches them, is left out there.
+#pragma once
+
+#if defined(__CUDACC_RTC__)
+using int8_t = signed char;
+using uint8_t = unsigned char;
+using int16_t = short;
+using uint16_t = unsigned short;
+using int32_t = int;
+using uint32_t = unsigned int;
+using int64_t = long long;
+using uint64_t = unsigned long long;
+#else
+#include <cstdint>
+#endif
+
+#if defined(LLMREC_EMULATE_CUDA)
+#include "cuda_emulator.h"
+#elif !defined(__CUDACC_RTC__)
+#include <cuda_runtime.h>
+#endif
+
+#if defined(LLMREC_EMULATE_CUDA)
+// The block's shared memory, all of it, aligned to 16 bytes.
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::block->shared)
+#define LAUNCH(kernel, grid, threads, shared, stream, ...) \
+  emulator::launch(grid, threads, shared, [&] { kernel(__VA_ARGS__); })
+#else
+#define DYNAMIC_SHARED(type, name)                            \
+  extern __shared__ __align__(16) unsigned char llmrec_raw[]; \
+  type* name = reinterpret_cast<type*>(llmrec_raw)
+#define LAUNCH(kernel, grid, threads, shared, stream, ...) \
+  kernel<<<grid, threads, shared, stream>>>(__VA_ARGS__)
+#endif
+
+namespace llmrec::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kEverybody = 0xffffffffu;
+
+// ---- narrow floats, from their bits ----
+
+__device__ __forceinline__ float float_of_bits(uint32_t bits) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::bit_cast<float>(bits);
+#else
+  return __uint_as_float(bits);
+#endif
+}
+
+__device__ __forceinline__ uint32_t bits_of_float(float value) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::bit_cast<uint32_t>(value);
+#else
+  return __float_as_uint(value);
+#endif
+}
+
+__device__ __forceinline__ float float_of_half(uint16_t bits) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return static_cast<float>(std::bit_cast<_Float16>(bits));
+#else
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+#endif
+}
+
+__device__ __forceinline__ uint16_t half_of_float(float value) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::bit_cast<uint16_t>(static_cast<_Float16>(value));
+#else
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+#endif
+}
+
+__device__ __forceinline__ float float_of_bfloat16(uint16_t bits) {
+  return float_of_bits(static_cast<uint32_t>(bits) << 16);
+}
+
+// To the nearest even; a NaN stays one.
+__device__ __forceinline__ uint16_t bfloat16_of_float(float value) {
+  const uint32_t bits = bits_of_float(value);
+  if (value != value) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// E4M3: four bits of exponent, bias 7, three of mantissa; no infinities.
+__device__ __forceinline__ float float_of_fp8(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7f;
+  float value = static_cast<float>(magnitude) * 0x1p-9f;  // subnormal
+  if (magnitude >= 8) value = float_of_bits((magnitude << 20) + 0x3c000000u);
+  if (magnitude == 0x7f) value = float_of_bits(0x7fc00000u);
+  return bits & 0x80 ? -value : value;
+}
+
+// ---- memory ----
+
+// 16 bytes at a multiple of 16, read through the cache that is not coherent.
+__device__ __forceinline__ uint4 load_16(const void* from) {
+  return __ldg(static_cast<const uint4*>(from));
+}
+
+// An async copy of 16 bytes from global to shared memory, of which `read` come from memory and the
+// others are zero; on sm_75, which has none, a load and a store.
+__device__ __forceinline__ void copy_async_16(void* to, const void* from, int read) {
+#if defined(LLMREC_EMULATE_CUDA)
+  emulator::copy_async_16(to, from, read);
+#elif __CUDA_ARCH__ >= 800
+  const unsigned shared = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(read));
+#else
+  uint4 words = {0, 0, 0, 0};
+  if (read == 16) words = load_16(from);
+  *static_cast<uint4*>(to) = words;
+#endif
+}
+
+__device__ __forceinline__ void commit_copies() {
+#if defined(LLMREC_EMULATE_CUDA)
+  emulator::commit_copies();
+#elif __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;");
+#endif
+}
+
+// Waits for all of this thread's groups but the last kPending; a barrier makes others see them.
+template <int kPending>
+__device__ __forceinline__ void wait_for_copies() {
+#if defined(LLMREC_EMULATE_CUDA)
+  emulator::wait_for_copies(kPending);
+#elif __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+#endif
+}
+
+// ---- tensor cores ----
+
+// c += a b^T of int8: mma.sync.m16n8k32 in the layouts of the PTX ISA. Lane l has of a the rows l /
+// 4 and l / 4 + 8, of b the column l / 4, of c the columns 2 (l % 4) and that + 1. sm_75 has the
+// same layouts in quarters.
+__device__ __forceinline__ void multiply_int8(int (&c)[4], const unsigned (&a)[4],
+                                              const unsigned (&b)[2]) {
+#if defined(LLMREC_EMULATE_CUDA)
+  emulator::multiply_int8(c, a, b);
+#elif __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+#pragma unroll
+    for (int rows = 0; rows < 2; ++rows)
+      asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                   : "+r"(c[2 * rows]), "+r"(c[2 * rows + 1])
+                   : "r"(a[2 * half + rows]), "r"(b[half]));
+#endif
+}
+
+}  // namespace llmrec::cuda
