@@ -85,7 +85,7 @@ def test_indices_and_offsets_that_slipped_through_read_nothing_outside() -> None
         oracle.assert_same_bits(pooled, want)
     for bad in ([-5, 3, 2, far], [8, -(2**63), 2**63 - 1], [0, 2**63 - 1, 0]):
         pooled = torch.ops.llmrec.embedding_bag_triton(
-            table, None, None, 0, 8, indices, torch.tensor(bad), 0, None, -1, False, 0
+            table, None, None, 0, 8, indices[:5], torch.tensor(bad), 0, None, -1, False, 0
         )
         assert pooled.isfinite().all()
 
