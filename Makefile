@@ -53,10 +53,10 @@ mutants: $(READY)
 	$(BIN)/python tests/triton_mutants.py --check
 
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
-NOT_TRITON := --ignore-glob='tests/*triton*' --ignore=tests/test_gpu_resources.py
+NOT_GPU := --ignore-glob='tests/*triton*' --ignore=tests/test_gpu_resources.py --ignore=tests/test_emulation.py
 test-all: test tidy kernels levels resources mutants
-	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
-	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_TRITON)
+	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
+	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
