@@ -29,7 +29,7 @@ from llmrec_kernels.ops.triton_common import (
 
 UNROLL = 4  # rows on their way; half as many of 4-bit codes, which need more registers
 WARPS = 2
-REGISTERS = 96  # of a thread, at most: the more warps, the more rows on their way
+REGISTERS = 128  # of a thread, at most
 WIDEST = 256  # columns of a program
 NORMAL_ROWS = 4  # rows that a program normalises, and their columns at a time
 NORMAL_COLUMNS = 128
