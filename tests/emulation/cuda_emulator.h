@@ -122,7 +122,6 @@ struct Block {
   uint64_t progress = 0;
   Warp warps[1024 / kWarp];
   char* shared = nullptr;
-  size_t shared_bytes = 0;
   const std::function<void()>* kernel = nullptr;
 };
 
@@ -225,7 +224,6 @@ EMULATOR_UNWATCHED inline void launch(dim3 grid, dim3 size, size_t shared_bytes,
   one.grid = grid;
   one.threads = size.x * size.y * size.z;
   one.kernel = &kernel;
-  one.shared_bytes = shared_bytes;
   block = &one;
   fiber = &scheduler;
   if (one.threads == 0 || one.threads > 1024) fail("a block has 1 to 1024 threads");
