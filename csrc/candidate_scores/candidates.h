@@ -35,4 +35,10 @@ using CandidateKernel = void(const CandidateArguments&, FirstBad& queries, First
 CandidateKernel candidate_scores_scalar, candidate_scores_avx2, candidate_scores_avx512,
     candidate_scores_neon;
 
+// On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's.
+// `entries` is the number of candidates: offsets are not read by the host, and are not trusted.
+int64_t candidate_scores_cuda_workspace(const CandidateArguments& args, int64_t entries);  // bytes
+int candidate_scores_cuda(const CandidateArguments& args, int64_t entries, void* workspace,
+                          void* stream);
+
 }  // namespace llmrec

@@ -99,6 +99,105 @@ __device__ __forceinline__ float float_of_fp8(uint32_t bits) {
   return bits & 0x80 ? -value : value;
 }
 
+// ---- arithmetic that no compiler may fuse or reorder ----
+
+__device__ __forceinline__ float rounded_product(float a, float b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a * b;  // with -ffp-contract=off
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ float rounded_sum(float a, float b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a + b;
+#else
+  return __fadd_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ double rounded_product(double a, double b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a * b;
+#else
+  return __dmul_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ double rounded_sum(double a, double b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a + b;
+#else
+  return __dadd_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ float fused(float a, float b, float c) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::fma(a, b, c);
+#else
+  return __fmaf_rn(a, b, c);
+#endif
+}
+
+__device__ __forceinline__ double fused(double a, double b, double c) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::fma(a, b, c);
+#else
+  return __fma_rn(a, b, c);
+#endif
+}
+
+__device__ __forceinline__ float divided(float a, float b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a / b;
+#else
+  return __fdiv_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ double divided(double a, double b) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return a / b;
+#else
+  return __ddiv_rn(a, b);
+#endif
+}
+
+__device__ __forceinline__ double root(double a) {
+#if defined(LLMREC_EMULATE_CUDA)
+  return std::sqrt(a);
+#else
+  return __dsqrt_rn(a);
+#endif
+}
+
+// The float32 that is not below it.
+__device__ __forceinline__ float rounded_up(double a) {
+#if defined(LLMREC_EMULATE_CUDA)
+  const float nearest = static_cast<float>(a);
+  return nearest < a ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
+#else
+  return __double2float_ru(a);
+#endif
+}
+
+__device__ __forceinline__ bool is_finite(double a) { return a - a == 0; }
+
+// c + the product of four int8 in each word.
+__device__ __forceinline__ int dot_of_four(int a, int b, int c) {
+#if defined(LLMREC_EMULATE_CUDA)
+  for (int shift = 0; shift < 32; shift += 8)
+    c += static_cast<int8_t>(a >> shift) * static_cast<int8_t>(b >> shift);
+  return c;
+#else
+  return __dp4a(a, b, c);
+#endif
+}
+
+constexpr float kInfinity = __builtin_huge_valf();
+
 // ---- memory ----
 
 // 16 bytes at a multiple of 16, read through the cache that is not coherent.

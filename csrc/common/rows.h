@@ -1,7 +1,9 @@
 // Rows of vectors in any storage; common/widen.h makes float32 of them.
 #pragma once
 
+#if !defined(__CUDACC_RTC__)  // which has no such header; common/cuda.cuh has its types
 #include <cstdint>
+#endif
 
 namespace llmrec {
 

@@ -51,4 +51,19 @@ using TopkKernel = void(const TopkArguments&, const Parallel&);
 TopkKernel cosine_topk_scalar, cosine_topk_avx2, cosine_topk_avx2_vnni, cosine_topk_avx512,
     cosine_topk_amx, cosine_topk_neon;
 
+// For kernels on a GPU, which read no contents on the host: what may be read is told in numbers.
+struct CudaFilters {
+  const uint8_t* masks[2] = {nullptr, nullptr};  // [mask_rows, N]: for all queries, or for each
+  int64_t mask_rows[2] = {0, 0};                 // 1 or B
+  IdLists exclude, allow;                        // without offsets one list, for all queries
+  int64_t exclude_count = 0, allow_count = 0;    // ids
+};
+
+// On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's;
+// `args.filters` is not read. At most kMostCudaItems items.
+constexpr int64_t kMostCudaItems = (int64_t{1} << 31) - 1;
+int64_t cosine_topk_cuda_workspace(const TopkArguments& args, const CudaFilters& filters);  // bytes
+int cosine_topk_cuda(const TopkArguments& args, const CudaFilters& filters, void* workspace,
+                     void* stream);
+
 }  // namespace llmrec

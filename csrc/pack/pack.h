@@ -22,4 +22,8 @@ using PackKernel = void(const PackArguments&, FirstBad&, const Parallel&);
 
 PackKernel pack_scalar, pack_avx2, pack_avx512;
 
+// On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's.
+// Rows that are not finite get a NaN for their inverse norm. Without `data` nothing is copied.
+int pack_cuda(const PackArguments& args, void* stream);
+
 }  // namespace llmrec

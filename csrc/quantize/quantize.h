@@ -43,4 +43,8 @@ using QuantizeKernel = void(const QuantizeArguments&, FirstBad& not_finite, Firs
 
 QuantizeKernel quantize_scalar, quantize_avx2, quantize_avx512, quantize_neon;
 
+// On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's;
+// rows that are not finite or do not fit are not told.
+int quantize_cuda(const QuantizeArguments& args, void* stream);
+
 }  // namespace llmrec
