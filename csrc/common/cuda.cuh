@@ -27,7 +27,7 @@ using uint64_t = unsigned long long;
 // The block's shared memory, all of it, aligned to 16 bytes.
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::block->shared)
 #define LAUNCH(kernel, grid, threads, shared, stream, ...) \
-  emulator::launch(grid, threads, shared, [&] { kernel(__VA_ARGS__); })
+  (static_cast<void>(stream), emulator::launch(grid, threads, shared, [&] { kernel(__VA_ARGS__); }))
 #else
 #define DYNAMIC_SHARED(type, name)                            \
   extern __shared__ __align__(16) unsigned char llmrec_raw[]; \
@@ -97,6 +97,15 @@ __device__ __forceinline__ float float_of_fp8(uint32_t bits) {
   if (magnitude >= 8) value = float_of_bits((magnitude << 20) + 0x3c000000u);
   if (magnitude == 0x7f) value = float_of_bits(0x7fc00000u);
   return bits & 0x80 ? -value : value;
+}
+
+// To the nearest even; of a number from -448 to 448.
+__device__ __forceinline__ uint32_t fp8_of_float(float value) {
+  const uint32_t bits = bits_of_float(value), magnitude = bits & 0x7fffffff;
+  // Adding 2^14 leaves multiples of 2^-9, rounded, at the bottom of the sum.
+  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0x1p14f) - 0x46800000u;
+  const uint32_t normal = (magnitude - 0x3c000000u + 0x7ffffu + (magnitude >> 20 & 1)) >> 20;
+  return (magnitude < 0x3c800000u ? subnormal : normal) | (bits >> 24 & 0x80);
 }
 
 // ---- arithmetic that no compiler may fuse or reorder ----
@@ -205,6 +214,89 @@ __device__ __forceinline__ uint4 load_16(const void* from) {
   return __ldg(static_cast<const uint4*>(from));
 }
 
+// Words to global memory, together: the compiler splits up some stores of a struct.
+__device__ __forceinline__ void store_16(void* to, const uint4& words) {
+#if defined(LLMREC_EMULATE_CUDA)
+  *static_cast<uint4*>(to) = words;
+#else
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y),
+               "r"(words.z), "r"(words.w)
+               : "memory");
+#endif
+}
+
+__device__ __forceinline__ void store_8(void* to, const uint2& words) {
+#if defined(LLMREC_EMULATE_CUDA)
+  *static_cast<uint2*>(to) = words;
+#else
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(words.x), "r"(words.y) : "memory");
+#endif
+}
+
+// What rows of a stride begin at a multiple of: 16 bytes, 8, 4 or 1.
+__device__ __forceinline__ int alignment_of(const void* start, int64_t stride) {
+  const uint64_t bits = reinterpret_cast<uint64_t>(start) | static_cast<uint64_t>(stride);
+  return bits % 16 == 0 ? 16 : bits % 8 == 0 ? 8 : bits % 4 == 0 ? 4 : 1;
+}
+
+// The first `count` of 16 bytes, the others zero: 16 of them, a multiple of 4, or any number, as
+// aligned as that.
+template <int kAlignment>
+__device__ __forceinline__ uint4 load_bytes(const uint8_t* from, int count) {
+  static_assert(kAlignment == 16 || kAlignment == 4 || kAlignment == 1);
+  if constexpr (kAlignment == 16) return load_16(from);
+  uint32_t words[4] = {0, 0, 0, 0};
+  if constexpr (kAlignment == 4) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (4 * i < count) words[i] = __ldg(reinterpret_cast<const uint32_t*>(from) + i);
+  } else {
+    // From the last to the first, each in front of the others: few registers, for a rare case.
+#pragma unroll 4
+    for (int i = count < 16 ? count - 1 : 15; i >= 0; --i) {
+      words[3] = words[3] << 8 | words[2] >> 24;
+      words[2] = words[2] << 8 | words[1] >> 24;
+      words[1] = words[1] << 8 | words[0] >> 24;
+      words[0] = words[0] << 8 | __ldg(from + i);
+    }
+  }
+  return {words[0], words[1], words[2], words[3]};
+}
+
+__device__ __forceinline__ uint4 load_bytes(const uint8_t* from, int count, int alignment) {
+  if (alignment >= 16 && count >= 16) return load_bytes<16>(from, count);
+  if (alignment >= 4 && (count >= 16 || count % 4 == 0)) return load_bytes<4>(from, count);
+  return load_bytes<1>(from, count);
+}
+
+// Stores the first `count` of 16 bytes.
+__device__ __forceinline__ void store_bytes(uint8_t* to, const uint4& part, int count,
+                                            int alignment) {
+  if (alignment >= 16 && count >= 16) {
+    store_16(to, part);
+    return;
+  }
+  const uint32_t words[4] = {part.x, part.y, part.z, part.w};
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    if (alignment >= 8 && count - 4 * i >= 8) {
+      store_8(to + 4 * i, {words[i], words[i + 1]});
+      continue;
+    }
+#pragma unroll
+    for (int word = i; word < i + 2; ++word) {
+      if (alignment >= 4 && count - 4 * word >= 4) {
+        *reinterpret_cast<uint32_t*>(to + 4 * word) = words[word];
+        continue;
+      }
+#pragma unroll
+      for (int byte = 0; byte < 4; ++byte)
+        if (4 * word + byte < count)
+          to[4 * word + byte] = static_cast<uint8_t>(words[word] >> (8 * byte));
+    }
+  }
+}
+
 // An async copy of 16 bytes from global to shared memory, of which `read` come from memory and the
 // others are zero; on sm_75, which has none, a load and a store.
 __device__ __forceinline__ void copy_async_16(void* to, const void* from, int read) {
@@ -262,5 +354,23 @@ __device__ __forceinline__ void multiply_int8(int (&c)[4], const unsigned (&a)[4
                    : "r"(a[2 * half + rows]), "r"(b[half]));
 #endif
 }
+
+// ---- for the host ----
+
+#if !defined(__CUDACC_RTC__)
+// 0, or the cudaError_t of the first launch that failed since this was asked.
+inline int launched() {
+#if defined(LLMREC_EMULATE_CUDA)
+  return 0;
+#else
+  return static_cast<int>(cudaGetLastError());
+#endif
+}
+
+// The blocks that work takes; it comes from memory, which cannot hold more than a grid has.
+inline unsigned blocks_for(int64_t work, int64_t of_a_block) {
+  return static_cast<unsigned>(work / of_a_block + (work % of_a_block != 0));
+}
+#endif
 
 }  // namespace llmrec::cuda

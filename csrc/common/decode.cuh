@@ -3,6 +3,9 @@
 
 #include "common/cuda.cuh"
 #include "common/rows.h"
+#if !defined(__CUDACC_RTC__)
+#include <type_traits>
+#endif
 
 namespace llmrec::cuda {
 
@@ -128,6 +131,22 @@ inline DeviceRows on_device(const Rows& rows) {
           rows.dim,
           rows.stride,
           rows.number_stride};
+}
+
+// Calls with a constant of the storage, for templates.
+template <class Call>
+void with_storage(Storage storage, const Call& call) {
+  const auto is = [&]<Storage kStorage>() {
+    if (storage == kStorage) call(std::integral_constant<Storage, kStorage>());
+  };
+  is.template operator()<Storage::float32>();
+  is.template operator()<Storage::float16>();
+  is.template operator()<Storage::bfloat16>();
+  is.template operator()<Storage::int8_affine>();
+  is.template operator()<Storage::int8_symmetric>();
+  is.template operator()<Storage::int4_affine>();
+  is.template operator()<Storage::int4_symmetric>();
+  is.template operator()<Storage::fp8_e4m3>();
 }
 #endif
 
