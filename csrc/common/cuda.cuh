@@ -306,8 +306,13 @@ __device__ __forceinline__ void copy_async_16(void* to, const void* from, int re
   const unsigned shared = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(read));
 #else
-  for (int i = 0; i < 16; ++i)
-    static_cast<uint8_t*>(to)[i] = i < read ? static_cast<const uint8_t*>(from)[i] : uint8_t{0};
+  uint4 words = {0, 0, 0, 0};
+  if (read == 16)
+    words = load_16(from);
+  else
+    for (int i = 0; i < read; ++i)
+      reinterpret_cast<uint8_t*>(&words)[i] = static_cast<const uint8_t*>(from)[i];
+  *static_cast<uint4*>(to) = words;
 #endif
 }
 

@@ -31,7 +31,7 @@ enum State : uint32_t {
   kUncertain = 2,    // the reference score of every item decides
 };
 
-struct QueryTerms {
+struct alignas(16) QueryTerms {
   float step;   // what a product of codes and an item's `multiple` is multiplied with
   float own;    // f r_q
   float other;  // f (1 + r_q)
@@ -129,13 +129,19 @@ __device__ __forceinline__ float needed(float threshold, float slack) {
 __device__ __forceinline__ float threshold_of(const TopkCall& call, int64_t query) {
   if (query >= call.count || (call.again != 0 && call.state[query] != kOverflowing))
     return kInfinity;
-  return call.threshold[query];
+  return __ldg(call.threshold + query);
+}
+
+// The terms of a query, or of any other where it is not there.
+__device__ __forceinline__ QueryTerms query_terms(const TopkCall& call, int64_t query) {
+  const uint4 words = load_16(call.query_terms + (query < call.count ? query : 0));
+  return {float_of_bits(words.x), float_of_bits(words.y), float_of_bits(words.z), 0.0f};
 }
 
 // Whether a query may have an item.
 __device__ __forceinline__ bool permits(const TopkCall& call, int64_t query, int64_t item) {
   if (call.words == nullptr) return true;
-  return call.words[query * call.words_stride + item / kGroup] >> item % kGroup & 1;
+  return __ldg(call.words + query * call.words_stride + item / kGroup) >> item % kGroup & 1;
 }
 
 __device__ __forceinline__ void append(const TopkCall& call, int64_t query, int64_t item,

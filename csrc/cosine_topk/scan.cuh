@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kScanners) scan_few(TopkCall call) {
 #pragma unroll
   for (int query = 0; query < kQueries; ++query) {
     const bool asked = query < call.count;
-    const QueryTerms own = call.query_terms[asked ? query : 0];
+    const QueryTerms own = query_terms(call, query);
     const float slack = slack_of(call, own, weight, error, blur);
     const float least = needed(asked ? threshold_of(call, query) : kInfinity, slack);
     float best = -kInfinity;
@@ -238,7 +238,7 @@ __global__ void __launch_bounds__(4 * kSides * kWarp) scan(TopkCall call) {
     for (int side = 0; side < 2; ++side) {
       const int64_t query = first_query + (warp / 4 * kColumns + column) * 8 + quarter * 2 + side;
       const bool asked = query < call.count;
-      const QueryTerms own = call.query_terms[asked ? query : 0];
+      const QueryTerms own = query_terms(call, query);
       const float slack =
           slack_of(call, own, groups[4 * group], groups[4 * group + 1], groups[4 * group + 2]);
       const float least = needed(threshold_of(call, query), slack);
