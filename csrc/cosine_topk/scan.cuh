@@ -110,23 +110,30 @@ constexpr int kBlockStep = kBlockItems * kStep;        // bytes of a block in a 
 constexpr int kFragment = 8 * kStep;                   // bytes of eight queries in a step
 constexpr int kItemBytes = kTileItems * kStep;         // of a stage
 
-// Bytes of a stage, and of shared memory.
-template <int kColumns, int kSides>
-constexpr int kStageBytes = kItemBytes + kColumns * kSides * kFragment;
-template <int kColumns, int kSides>
-constexpr int kScanShared = kStages * kStageBytes<kColumns, kSides> + kTileItems * 8 + 4 * 16;
-
 // Where 16 bytes of a block's step lie in shared memory, so that the lanes of a warp which load
 // eight bytes each meet in no bank: group by group of four dimensions, the odd pairs turned round.
 __device__ __forceinline__ int place_of(int group, int part) {
   return group * 64 + (part ^ (group / 2 % 2 * 2)) * 16;
 }
 
+// How a block of `scan` is made: a warp has kBlocks blocks of 16 items and kColumns times eight
+// queries, and kSides warps share its items. The more a warp has, the less it loads for a product.
+template <int kBlocks, int kColumns, int kSides>
+struct Shape {
+  static constexpr int kAlong = kTileBlocks / kBlocks;  // warps along the items
+  static constexpr int kThreads = kAlong * kSides * kWarp;
+  static constexpr int kFragments = kColumns * kSides;
+  static constexpr int kQueries = 8 * kFragments;
+  static constexpr int kStage = kItemBytes + kFragments * kFragment;  // bytes
+  static constexpr int kShared = kStages * kStage + kTileItems * 8 + kTileItems / kGroup * 16;
+};
+using FewTile = Shape<2, 4, 1>;   // 32 queries
+using ManyTile = Shape<4, 8, 2>;  // 128 queries
+
 // The tile of items and of queries that a block of `scan` has, and where its operands lie.
-template <int kColumns, int kSides>
+template <int kBlocks, int kColumns, int kSides>
 struct Tile {
-  static constexpr int kThreads = 4 * kSides * kWarp;
-  static constexpr int kFragments = kColumns * kSides;  // of eight queries
+  using Made = Shape<kBlocks, kColumns, kSides>;
 
   const TopkCall& call;
   uint8_t* shared;
@@ -134,9 +141,9 @@ struct Tile {
 
   // Begins to copy a step into its stage; what is beyond the sketch becomes zero.
   __device__ __forceinline__ void copy(int64_t step) const {
-    uint8_t* stage = shared + step % kStages * kStageBytes<kColumns, kSides>;
+    uint8_t* stage = shared + step % kStages * Made::kStage;
     if (step < steps) {
-      for (int i = static_cast<int>(threadIdx.x); i < kItemBytes / 16; i += kThreads) {
+      for (int i = static_cast<int>(threadIdx.x); i < kItemBytes / 16; i += Made::kThreads) {
         const int block = i / (kBlockStep / 16), group = i / 4 % kStepGroups, part = i % 4;
         const int64_t at = step * kStepGroups + group;
         const bool there = at < groups && first_block + block < blocks;
@@ -145,124 +152,136 @@ struct Tile {
                       there ? 16 : 0);
       }
       const auto* codes = reinterpret_cast<const uint8_t*>(call.query_codes);
-      for (int i = static_cast<int>(threadIdx.x); i < kFragments * kFragment / 16; i += kThreads) {
-        const int fragment = i / (kFragment / 16), part = i % (kFragment / 16);
-        copy_async_16(stage + kItemBytes + fragment * kFragment + part * 16,
-                      codes + ((first_fragment + fragment) * steps + step) * kFragment + part * 16,
+      constexpr int kParts = kFragment / 16;
+      for (int i = static_cast<int>(threadIdx.x); i < Made::kFragments * kParts;
+           i += Made::kThreads) {
+        const int64_t fragment = (first_fragment + i / kParts) * steps + step;
+        copy_async_16(stage + kItemBytes + i * 16, codes + fragment * kFragment + i % kParts * 16,
                       16);
       }
     }
     commit_copies();
   }
 
-  // Multiplies a step: a warp has 32 items, two in each lane's rows of each half, and kColumns
-  // times eight queries.
-  __device__ __forceinline__ void multiply(int64_t step, int (&sums)[2][kColumns][4]) const {
-    const uint8_t* stage = shared + step % kStages * kStageBytes<kColumns, kSides>;
+  // Multiplies a step: of each block a lane has two items, its rows of the instruction.
+  __device__ __forceinline__ void multiply(int64_t step, int (&sums)[kBlocks][kColumns][4]) const {
+    const uint8_t* stage = shared + step % kStages * Made::kStage;
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, quarter = lane % 4;
-    const auto pair = [&](int half, int group) {
-      const uint8_t* block = stage + (warp % 4 * 2 + half) * kBlockStep;
-      return *reinterpret_cast<const uint2*>(block + place_of(group, row / 2) + row % 2 * 8);
+    const auto pair = [&](int block, int group) {
+      const uint8_t* start = stage + (warp % Made::kAlong * kBlocks + block) * kBlockStep;
+      return *reinterpret_cast<const uint2*>(start + place_of(group, row / 2) + row % 2 * 8);
     };
-    unsigned items[2][4];
+    unsigned items[kBlocks][4];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint2 low = pair(half, quarter), high = pair(half, quarter + 4);
-      items[half][0] = low.x;
-      items[half][1] = low.y;
-      items[half][2] = high.x;
-      items[half][3] = high.y;
+    for (int block = 0; block < kBlocks; ++block) {
+      const uint2 low = pair(block, quarter), high = pair(block, quarter + 4);
+      items[block][0] = low.x;
+      items[block][1] = low.y;
+      items[block][2] = high.x;
+      items[block][3] = high.y;
     }
-    const uint8_t* fragments = stage + kItemBytes + warp / 4 * kColumns * kFragment;
+    const uint8_t* fragments = stage + kItemBytes + warp / Made::kAlong * kColumns * kFragment;
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
       const uint2 both = *reinterpret_cast<const uint2*>(fragments + column * kFragment + lane * 8);
       const unsigned queries[2] = {both.x, both.y};
 #pragma unroll
-      for (int half = 0; half < 2; ++half) multiply_int8(sums[half][column], items[half], queries);
+      for (int block = 0; block < kBlocks; ++block)
+        multiply_int8(sums[block][column], items[block], queries);
     }
   }
 };
 
-// kColumns * kSides * 8 queries by 128 items in a block of 4 * kSides warps.
-template <int kColumns, int kSides>
-__global__ void __launch_bounds__(4 * kSides * kWarp) scan(TopkCall call) {
+// Every query with every item: 128 items and Shape::kQueries queries in a block.
+template <int kBlocks, int kColumns, int kSides>
+__global__ void __launch_bounds__(Shape<kBlocks, kColumns, kSides>::kThreads) scan(TopkCall call) {
+  using Made = Shape<kBlocks, kColumns, kSides>;
   DYNAMIC_SHARED(uint8_t, shared);
-  constexpr int kQueries = 8 * kColumns * kSides;
-  auto* terms = reinterpret_cast<float*>(shared + kStages * kStageBytes<kColumns, kSides>);
+  auto* terms = reinterpret_cast<float*>(shared + kStages * Made::kStage);
   float* groups = terms + 2 * kTileItems;  // of each: weight, error, blur, unused
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
-  const int64_t query_tiles = (call.count + kQueries - 1) / kQueries;
+  const int64_t query_tiles = (call.count + Made::kQueries - 1) / Made::kQueries;
   const int64_t tile = blockIdx.x / query_tiles;
-  const int64_t first_query = blockIdx.x % query_tiles * kQueries;
+  const int64_t first_query = blockIdx.x % query_tiles * Made::kQueries;
   const int64_t start = tile * call.tile_step * kTileItems;  // from call.first
-
-  if (nobody_asks(call, first_query, kQueries)) return;
+  if (nobody_asks(call, first_query, Made::kQueries)) return;
 
   const int64_t all = (call.items.dim + 3) / 4;
-  const Tile<kColumns, kSides> here = {call,
-                                       shared,
-                                       start / kBlockItems,
-                                       (call.end - call.first + kBlockItems - 1) / kBlockItems,
-                                       all,
-                                       (all + kStepGroups - 1) / kStepGroups,
-                                       first_query / 8};
+  const Tile<kBlocks, kColumns, kSides> here = {
+      call,
+      shared,
+      start / kBlockItems,
+      (call.end - call.first + kBlockItems - 1) / kBlockItems,
+      all,
+      (all + kStepGroups - 1) / kStepGroups,
+      first_query / 8};
   for (int step = 0; step < kStages - 1; ++step) here.copy(step);
-  if (thread < kTileItems) {  // whole warps, each a group
-    const ItemTerms own = terms_of(call, call.first + start + thread);
-    terms[2 * thread] = own.multiple;
-    terms[2 * thread + 1] = own.bias;
+  for (int i = thread; i < kTileItems; i += Made::kThreads) {  // whole warps, each a group
+    const ItemTerms own = terms_of(call, call.first + start + i);
+    terms[2 * i] = own.multiple;
+    terms[2 * i + 1] = own.bias;
     const float weight = largest_of_lanes(own.weight, 1, kWarp);
     const float error = largest_of_lanes(own.error, 1, kWarp);
     const float blur = largest_of_lanes(own.blur, 1, kWarp);
-    if (thread % kWarp == 0) {
-      groups[4 * warp] = weight;
-      groups[4 * warp + 1] = error;
-      groups[4 * warp + 2] = blur;
+    if (i % kGroup == 0) {
+      groups[i / kGroup * 4] = weight;
+      groups[i / kGroup * 4 + 1] = error;
+      groups[i / kGroup * 4 + 2] = blur;
     }
   }
   __syncthreads();  // the terms are there
-  int sums[2][kColumns][4] = {};
+  int sums[kBlocks][kColumns][4] = {};
   for (int64_t step = 0; step < here.steps; ++step) {
     wait_for_copies<kStages - 2>();
     __syncthreads();  // the step is there, and nobody reads the stage of the last one any more
     here.copy(step + kStages - 1);
     here.multiply(step, sums);
   }
-  const int group = warp % 4, row = thread % kWarp / 4, quarter = thread % 4;
-  const int64_t first_item = call.first + start + group * kGroup;
+
+  const int row = thread % kWarp / 4, quarter = thread % 4;
 #pragma unroll
-  for (int column = 0; column < kColumns; ++column)
+  for (int half = 0; half < kBlocks / 2; ++half) {
+    const int group = warp % Made::kAlong * (kBlocks / 2) + half;
+    const int64_t first_item = call.first + start + group * kGroup;
+    float multiples[4], biases[4];  // of a lane's items: two in each block of the group
 #pragma unroll
-    for (int side = 0; side < 2; ++side) {
-      const int64_t query = first_query + (warp / 4 * kColumns + column) * 8 + quarter * 2 + side;
-      const bool asked = query < call.count;
-      const QueryTerms own = query_terms(call, query);
-      const float slack =
-          slack_of(call, own, groups[4 * group], groups[4 * group + 1], groups[4 * group + 2]);
-      const float least = needed(threshold_of(call, query), slack);
-      float best = -kInfinity;
+    for (int i = 0; i < 4; ++i) {
+      const int place = group * kGroup + i / 2 * kBlockItems + row * 2 + i % 2;
+      multiples[i] = terms[2 * place];
+      biases[i] = terms[2 * place + 1];
+    }
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+    for (int column = 0; column < kColumns; ++column)
 #pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-          const int place = half * kBlockItems + row * 2 + odd;
-          const float* item = terms + 2 * (group * kGroup + place);
-          const float product = own.step * static_cast<float>(sums[half][column][2 * odd + side]);
-          const float estimate = fused(product, item[0], item[1]);
+      for (int odd = 0; odd < 2; ++odd) {
+        const int64_t query =
+            first_query + (warp / Made::kAlong * kColumns + column) * 8 + quarter * 2 + odd;
+        const bool asked = query < call.count;
+        const QueryTerms own = query_terms(call, query);
+        const float slack =
+            slack_of(call, own, groups[4 * group], groups[4 * group + 1], groups[4 * group + 2]);
+        const float least = needed(threshold_of(call, query), slack);
+        float best = -kInfinity;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int sum = sums[2 * half + i / 2][column][i % 2 * 2 + odd];
+          const float product = own.step * static_cast<float>(sum);
+          const float estimate = fused(product, multiples[i], biases[i]);
+          const int64_t item = first_item + i / 2 * kBlockItems + row * 2 + i % 2;
           if (call.sampling != 0) {
-            if (asked && estimate > -kInfinity && permits(call, query, first_item + place))
+            if (asked && estimate > -kInfinity && permits(call, query, item))
               best = fmaxf(best, estimate);
-          } else if (estimate >= least && permits(call, query, first_item + place)) {
-            append(call, query, first_item + place, estimate, slack);
+          } else if (estimate >= least && permits(call, query, item)) {
+            append(call, query, item, estimate, slack);
           }
         }
-      if (call.sampling == 0) continue;
-      best = largest_of_lanes(best, 4, kWarp);
-      const int64_t at = tile * (kTileItems / kGroup) + group;
-      if (asked && row == 0) call.lows[query * call.sampled + at] = best - slack;
-    }
+        if (call.sampling == 0) continue;
+        best = largest_of_lanes(best, 4, kWarp);
+        const int64_t at = tile * (kTileItems / kGroup) + group;
+        if (asked && row == 0) call.lows[query * call.sampled + at] = best - slack;
+      }
+  }
 }
 
 }  // namespace llmrec::cuda

@@ -272,8 +272,8 @@ class Search {
     if (call_.count <= 2) return scan_few_of<2>(tiles);
     if (call_.count <= 4) return scan_few_of<4>(tiles);
     if (call_.count <= 8) return scan_few_of<8>(tiles);
-    if (call_.count <= 32) return scan_of<4, 1>(tiles);
-    scan_of<8, 2>(tiles);
+    if (call_.count <= FewTile::kQueries) return scan_of<2, 4, 1>(tiles);
+    scan_of<4, 8, 2>(tiles);
   }
 
   template <int kQueries>
@@ -282,11 +282,12 @@ class Search {
            stream(), call_);
   }
 
-  template <int kColumns, int kSides>
+  template <int kBlocks, int kColumns, int kSides>
   void scan_of(int64_t tiles) {
-    const int64_t query_tiles = parts(call_.count, 8 * kColumns * kSides);
-    LAUNCH((scan<kColumns, kSides>), static_cast<unsigned>(tiles * query_tiles), 4 * kSides * kWarp,
-           (kScanShared<kColumns, kSides>), stream(), call_);
+    using Made = Shape<kBlocks, kColumns, kSides>;
+    const int64_t query_tiles = parts(call_.count, Made::kQueries);
+    LAUNCH((scan<kBlocks, kColumns, kSides>), static_cast<unsigned>(tiles * query_tiles),
+           Made::kThreads, Made::kShared, stream(), call_);
   }
 
   void decide() {
