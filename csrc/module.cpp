@@ -2,9 +2,11 @@
 // by static initialisation) and starts nothing. build_info() tells what is inside.
 #include <Python.h>
 
+#include <algorithm>
 #include <exception>
 #include <string>
 
+#include "common/device.h"
 #include "common/dispatch.h"
 
 #define LLMREC_TEXT(x) #x
@@ -21,6 +23,28 @@ bool put(PyObject* dict, const char* key, PyObject* value) {
 
 PyObject* text(const std::string& value) { return PyUnicode_FromString(value.c_str()); }
 
+// What was built for GPUs: None without nvcc.
+PyObject* cuda() {
+  const llmrec::CudaBuild& build = llmrec::cuda_build();
+  if (build.no_device_reason == nullptr) Py_RETURN_NONE;
+  PyObject* architectures = PyList_New(0);
+  for (int each : build.architectures) {
+    PyObject* version = PyUnicode_FromFormat("%d.%d", each / 10, each % 10);
+    if (version == nullptr || PyList_Append(architectures, version) != 0) return nullptr;
+    Py_DECREF(version);
+  }
+  return Py_BuildValue(
+      "{s:N,s:N}", "version",
+      PyUnicode_FromFormat("%d.%d", build.version / 1000, build.version % 1000 / 10),
+      "architectures", architectures);
+}
+
+PyObject* devices_of(const std::string& op) {
+  const std::vector<std::string>& ops = llmrec::cuda_build().ops;
+  const bool both = std::find(ops.begin(), ops.end(), op) != ops.end();
+  return both ? Py_BuildValue("(ss)", "cpu", "cuda") : Py_BuildValue("(s)", "cpu");
+}
+
 bool fill(PyObject* info) {
   PyObject* ops = PyDict_New();
   if (!put(info, "ops", ops)) return false;
@@ -29,7 +53,7 @@ bool fill(PyObject* info) {
   PyObject* refused = PyDict_New();
   if (!put(info, "refused_levels", refused)) return false;
   for (const llmrec::TableEntry& entry : llmrec::tables()) {
-    if (!put(ops, entry.op.c_str(), Py_BuildValue("(s)", "cpu"))) return false;
+    if (!put(ops, entry.op.c_str(), devices_of(entry.op))) return false;
     const char* level = llmrec::name_of(entry.chosen());
     if (!put(levels, entry.op.c_str(), text(level))) return false;
   }
@@ -38,7 +62,7 @@ bool fill(PyObject* info) {
     if (!why.empty() && !put(refused, llmrec::name_of(level), text(why))) return false;
   }
   return put(info, "level", text(llmrec::name_of(llmrec::allowed_level()))) &&
-         put(info, "compiler", text(__VERSION__)) &&
+         put(info, "cuda", cuda()) && put(info, "compiler", text(__VERSION__)) &&
          put(info, "torch_target", text(LLMREC_STRING(TORCH_TARGET_VERSION)));
 }
 
@@ -53,10 +77,20 @@ PyObject* build_info(PyObject*, PyObject*) {
   return nullptr;
 }
 
+PyObject* cuda_problem(PyObject*, PyObject* device) {
+  const auto why = llmrec::cuda_build().no_device_reason;
+  if (why == nullptr) return text("the extension was built without CUDA");
+  const long index = PyLong_AsLong(device);
+  if (index == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  return text(why(static_cast<int>(index)));
+}
+
 PyMethodDef methods[] = {
     {"build_info", build_info, METH_NOARGS,
      "What the extension was built with, the devices each operator has kernels for, and the\n"
      "instruction set level that each takes here."},
+    {"cuda_problem", cuda_problem, METH_O,
+     "Why the CUDA kernels cannot run on the GPU of this number; empty where they can."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef module = {

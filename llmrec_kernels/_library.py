@@ -61,3 +61,8 @@ def switched_off() -> bool:
 def build_info() -> dict[str, Any]:
     """What the extension was built with and which kernels it holds; empty without it."""
     return {} if extension is None else dict(extension.build_info())
+
+
+def cuda_problem(index: int) -> str:
+    """Why the CUDA kernels that were built cannot run on a GPU; empty where they can."""
+    return str(extension.cuda_problem(index))

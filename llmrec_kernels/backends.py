@@ -50,6 +50,8 @@ def _compiled(device_type: str) -> Callable[[str, torch.device], list[str]]:
             return [f"the compiled extension is not loaded: {_library.load_error}"]
         if device_type not in _library.build_info()["ops"].get(op, ()):
             return [f"the extension holds no {device_type} kernel for {op}"]
+        if device_type == "cuda" and (problem := _library.cuda_problem(device.index or 0)):
+            return [problem]
         return []
 
     return reasons

@@ -107,6 +107,8 @@ def _extension() -> dict[str, Any]:
     if _library.load_error is not None:
         return {"loaded": False, "reason": _library.load_error}
     built = _library.build_info()
+    if built["cuda"]:
+        built["cuda"]["problem"] = _library.cuda_problem(0)
     return {"loaded": True, **{key: built[key] for key in sorted(built) if key != "ops"}}
 
 
@@ -167,4 +169,12 @@ def _render_extension(extension: dict[str, Any]) -> list[str]:
         f"  loaded, built by GCC or Clang {extension['compiler']}",
         f"  this machine can run level {extension['level']}",
         *(f"  not {level}: {why}" for level, why in extension["refused_levels"].items()),
+        *_render_cuda(extension["cuda"]),
     ]
+
+
+def _render_cuda(cuda: dict[str, Any] | None) -> list[str]:
+    if not cuda:
+        return ["  built without CUDA kernels"]
+    built = f"  CUDA {cuda['version']} kernels for {', '.join(cuda['architectures'])} and newer"
+    return [built, *([f"  not cuda: {cuda['problem']}"] if cuda["problem"] else [])]

@@ -175,6 +175,17 @@ def test_a_kernel_that_one_operator_lacks_is_named(undecided: pytest.MonkeyPatch
     assert explain("pack").chosen == "cpu"
 
 
+def test_a_gpu_that_the_built_kernels_cannot_use_is_told(undecided: pytest.MonkeyPatch) -> None:
+    undecided.setattr(_library, "load_error", None)
+    undecided.setattr(_library, "build_info", lambda: {"ops": {"pack": ["cpu", "cuda"]}})
+    (cuda,) = (each for each in backends.BACKENDS if each.name == "cuda")
+    undecided.setattr(_library, "cuda_problem", lambda index: f"GPU {index} is too old")
+    assert cuda.reasons("pack", torch.device("cuda", 1)) == ["GPU 1 is too old"]
+    assert cuda.reasons("pack", torch.device("cpu")) == ["the tensors are on cpu, not cuda"]
+    undecided.setattr(_library, "cuda_problem", lambda index: "")
+    assert cuda.reasons("pack", torch.device("cuda", 1)) == []
+
+
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A GPU that is not there: only what the reasons ask torch about it."""

@@ -91,6 +91,11 @@ struct ItemTerms {
   float weight, error, blur;  // slack = own * weight + other * error + blur
 };
 
+// Whether float32 has room for products with a length or a weight.
+__device__ __forceinline__ bool is_fit(float size) {
+  return size <= kLargestFit && size >= kSmallestFit;
+}
+
 // An item that nobody may have: its estimate is below every other.
 __device__ __forceinline__ ItemTerms no_item() { return {0.0f, -kInfinity, 0.0f, 0.0f, 0.0f}; }
 
@@ -100,11 +105,12 @@ __device__ __forceinline__ ItemTerms terms_of(const TopkCall& call, int64_t item
   const double inverse = call.lengths[here];
   const float bias = call.item_bias == nullptr ? 0.0f : call.item_bias[item];
   if (!is_finite(inverse) || bias != bias) return no_item();
-  float weight = 1.0f;
-  if (call.cosine == 0) weight = inverse == 0 ? 0.0f : 1.0f / static_cast<float>(inverse);
-  if (call.item_scale != nullptr) weight *= call.item_scale[item];
-  const float size = fabsf(weight);
-  const bool fits = (size <= kLargestFit && size >= kSmallestFit) || size == 0;
+  float length = 1.0f, scale = 1.0f;
+  if (call.cosine == 0) length = inverse == 0 ? 0.0f : 1.0f / static_cast<float>(inverse);
+  if (call.item_scale != nullptr) scale = call.item_scale[item];
+  const float weight = length * scale, size = fabsf(weight);
+  // Both: a length that float32 has no room for may come back as a fitting weight, or as none.
+  const bool fits = inverse == 0 || scale == 0 || (is_fit(length) && is_fit(size));
   if (!fits || !(fabsf(bias) <= kLargestBias))
     return {0.0f, fabsf(bias) <= kLargestBias ? bias : 0.0f, 0.0f, kInfinity, 0.0f};
   return {call.unit_scale[here] * weight, bias, size, size * (call.residual[here] + 0x1p-18f),

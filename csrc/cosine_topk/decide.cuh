@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kDeciders) sketch_queries(TopkCall call) {
   if (coded) residual = rounded_up(root(errors) * inverse * (1 + 0x1p-40));
   float length = inverse == 0 ? 0.0f : 1.0f;
   if (call.cosine == 0) length = inverse == 0 ? 0.0f : static_cast<float>(1.0 / inverse);
-  const bool fits = (length <= kLargestFit && length >= kSmallestFit) || length == 0;
+  const bool fits = is_fit(length) || length == 0;
   if (!fits) length = 0;
   const auto unit = static_cast<float>(static_cast<double>(step) * inverse);
   call.query_terms[query] = {coded ? length * unit : 0.0f, length * residual,
@@ -178,8 +178,8 @@ __device__ __forceinline__ uint64_t exact_key(const TopkCall& call, int64_t quer
   if (!there) return kNoKey;
   if (call.item_scale != nullptr)
     score = rounded_product(score, static_cast<double>(call.item_scale[item]));
-  if (call.item_bias != nullptr)
-    score = rounded_sum(score, static_cast<double>(call.item_bias[item]));
+  const float bias = call.item_bias == nullptr ? 0.0f : call.item_bias[item];
+  score = rounded_sum(score, static_cast<double>(bias));
   return key_of(static_cast<float>(score), item);
 }
 
