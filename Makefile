@@ -11,7 +11,7 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
-.PHONY: demo test test-all lint tidy kernels levels resources mutants format bench clean
+.PHONY: demo test test-all lint tidy kernels levels resources mutants format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -69,6 +69,10 @@ bench: $(READY)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench -q \
 		-o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=min
+
+# On a machine with a GPU: bench/results/<gpu>.json and .md. `make bench-gpu CELLS='topk-1-*'` is a part.
+bench-gpu: $(READY)
+	$(BIN)/python bench/gpu.py $(CELLS)
 
 # What the demo needs, with the extension built in place.
 $(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcard csrc/*.cpp csrc/*/*)
