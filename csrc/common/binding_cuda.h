@@ -51,7 +51,12 @@ class Launch {
 
   // From torch's allocator, which gives it to others only behind this call's kernels.
   Tensor workspace(int64_t bytes) const {
-    return torch::stable::new_empty(first_, {bytes}, ScalarType::Byte);
+    try {
+      return torch::stable::new_empty(first_, {bytes}, ScalarType::Byte);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(sentence(
+          op_, " found no ", bytes, " bytes of workspace on cuda:", device_, ": ", error.what()));
+    }
   }
 
   void* stream() const { return current_stream(device_); }
