@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 MINIMUM_TORCH = "0x020b000000000000"  # the stable ABI of torch 2.11, which later releases keep
@@ -239,5 +240,21 @@ def extension() -> dict:
     }
 
 
+class WithSources(build_py):
+    """Ships what NVRTC compiles where there is no CUDA extension: kernels, and their headers."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # they are beside the package
+        for pattern in ("*/*.cu", "*/*.cuh", "common/rows.h"):
+            for source in HERE.glob(f"csrc/{pattern}"):
+                shipped = Path(self.build_lib, "llmrec_kernels", source.relative_to(HERE))
+                self.mkpath(str(shipped.parent))
+                self.copy_file(str(source), str(shipped))
+
+
 if __name__ == "__main__":  # as pip runs it too
-    setup(**extension())
+    arguments = extension()
+    arguments.setdefault("cmdclass", {})["build_py"] = WithSources
+    setup(**arguments)

@@ -247,12 +247,10 @@ __device__ __forceinline__ uint4 load_bytes(const uint8_t* from, int count) {
   if constexpr (kAlignment == 16) return load_16(from);
   uint32_t words[4] = {0, 0, 0, 0};
   if constexpr (kAlignment == 4) {
-#pragma unroll
     for (int i = 0; i < 4; ++i)
       if (4 * i < count) words[i] = __ldg(reinterpret_cast<const uint32_t*>(from) + i);
   } else {
     // From the last to the first, each in front of the others: few registers, for a rare case.
-#pragma unroll 4
     for (int i = count < 16 ? count - 1 : 15; i >= 0; --i) {
       words[3] = words[3] << 8 | words[2] >> 24;
       words[2] = words[2] << 8 | words[1] >> 24;
@@ -277,19 +275,16 @@ __device__ __forceinline__ void store_bytes(uint8_t* to, const uint4& part, int 
     return;
   }
   const uint32_t words[4] = {part.x, part.y, part.z, part.w};
-#pragma unroll
   for (int i = 0; i < 4; i += 2) {
     if (alignment >= 8 && count - 4 * i >= 8) {
       store_8(to + 4 * i, {words[i], words[i + 1]});
       continue;
     }
-#pragma unroll
     for (int word = i; word < i + 2; ++word) {
       if (alignment >= 4 && count - 4 * word >= 4) {
         *reinterpret_cast<uint32_t*>(to + 4 * word) = words[word];
         continue;
       }
-#pragma unroll
       for (int byte = 0; byte < 4; ++byte)
         if (4 * word + byte < count)
           to[4 * word + byte] = static_cast<uint8_t>(words[word] >> (8 * byte));

@@ -9,7 +9,14 @@
 
 namespace llmrec::cuda {
 
-constexpr int kDeciders = 256;  // threads
+constexpr int kDeciders = 256;  // threads of kernels that share all queries
+// Threads that a query has to itself: many where there are few queries, for they wait for memory.
+// In the emulator each costs a millisecond.
+#if defined(LLMREC_EMULATE_CUDA)
+constexpr int kMostDeciders = 64;
+#else
+constexpr int kMostDeciders = 1024;
+#endif
 
 // ---- filters: a bit for each item, for all queries or for each ----
 
@@ -117,7 +124,7 @@ __global__ void __launch_bounds__(kDeciders) sketch_queries(TopkCall call) {
 // ---- thresholds, a block for each query ----
 
 // From a sample: k of its groups have an item that is no worse.
-__global__ void __launch_bounds__(kDeciders) set_threshold(TopkCall call) {
+__global__ void __launch_bounds__(kMostDeciders) set_threshold(TopkCall call) {
   DYNAMIC_SHARED(Selection, shared);
   const int64_t query = blockIdx.x;
   if (call.threshold[query] == kInfinity) return;
@@ -133,7 +140,7 @@ struct Entry {
 };
 
 // After a scan: raises the threshold by what was found, and drops what is below it.
-__global__ void __launch_bounds__(kDeciders) narrow(TopkCall call) {
+__global__ void __launch_bounds__(kMostDeciders) narrow(TopkCall call) {
   DYNAMIC_SHARED(Selection, shared);
   const int64_t query = blockIdx.x;
   float threshold = threshold_of(call, query);
@@ -208,7 +215,7 @@ __global__ void __launch_bounds__(kDeciders) score_groups(TopkCall call) {
 }
 
 // The items of the k best groups become the query's entries.
-__global__ void __launch_bounds__(kDeciders) choose_groups(TopkCall call) {
+__global__ void __launch_bounds__(kMostDeciders) choose_groups(TopkCall call) {
   DYNAMIC_SHARED(Selection, shared);
   const int64_t query = blockIdx.x, groups = (call.items.count + kGroup - 1) / kGroup;
   if (call.state[query] != kUncertain) return;
@@ -255,7 +262,7 @@ __global__ void __launch_bounds__(kDeciders) rescore(TopkCall call) {
 }
 
 // Scores and ids, by a block for each query.
-__global__ void __launch_bounds__(kDeciders) write_results(TopkCall call) {
+__global__ void __launch_bounds__(kMostDeciders) write_results(TopkCall call) {
   DYNAMIC_SHARED(uint64_t, sorting);
   Selection& shared = *reinterpret_cast<Selection*>(sorting + kSorting);
   const int64_t query = blockIdx.x;

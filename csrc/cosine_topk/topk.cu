@@ -35,10 +35,12 @@ using namespace cuda;
 constexpr int64_t kWorkspaceBytes = 256 << 20;  // of a batch of queries
 constexpr int64_t kChunkBytes = 32 << 20;  // of codes that are made on the way: they stay in L2
 constexpr int64_t kMostQueries = 4096, kFewestQueries = 8;
-constexpr int64_t kPadded = 128;  // queries, in their codes
+constexpr int64_t kFewQueries = 8;  // that scan_few takes
+constexpr int64_t kPadded = 128;    // queries, in their codes
 constexpr int64_t kLeastCapacity = 8192, kCapacityOfK = 128;
 constexpr int64_t kSampledShare = 16;  // a sample has one tile in so many
 constexpr int64_t kScanTiles = kScanners / kWarp;
+constexpr int64_t kQueriesForMost = 64;  // to which each gets kMostDeciders threads
 constexpr int64_t kResultShared = kSorting * 8 + static_cast<int64_t>(sizeof(Selection));
 
 int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
@@ -174,8 +176,8 @@ class Search {
     call_.count = count;
     call_.scores = args_.scores + start * args_.k;
     call_.ids = args_.ids + start * args_.k;
-    if (plan_.filtered) filter(start);
-    LAUNCH(sketch_queries, blocks_of(padded(count, kPadded), kDeciders / kWarp), kDeciders, 0,
+    if (plan_.filtered && args_.items.count > 0) filter(start);
+    LAUNCH(sketch_queries, blocks_of(padded(count, query_tile()), kDeciders / kWarp), kDeciders, 0,
            stream(), call_);
     for (int64_t first = 0; first < args_.items.count; first += plan_.chunk) {
       const int failed = search_chunk(first, std::min(plan_.chunk, args_.items.count - first));
@@ -188,6 +190,16 @@ class Search {
  private:
   cudaStream_t stream() const { return static_cast<cudaStream_t>(stream_); }
   int64_t dim() const { return args_.items.dim; }
+
+  // Queries that a block scans, and threads that decide a query.
+  int64_t query_tile() const {
+    return call_.count <= kFewQueries         ? kFewQueries
+           : call_.count <= FewTile::kQueries ? FewTile::kQueries
+                                              : ManyTile::kQueries;
+  }
+  unsigned deciders() const {
+    return call_.count <= kQueriesForMost ? kMostDeciders : std::min(kDeciders, kMostDeciders);
+  }
 
   void filter(int64_t start) {
     call_.marked_rows = plan_.per_query ? call_.count : 1;
@@ -233,12 +245,12 @@ class Search {
     }
     if (first == 0 && plan_.sampled > 0) {
       scan_items(plan_.sampled / (kTileItems / kGroup), plan_.tile_step, true, false);
-      LAUNCH(set_threshold, static_cast<unsigned>(call_.count), kDeciders, sizeof(Selection),
+      LAUNCH(set_threshold, static_cast<unsigned>(call_.count), deciders(), sizeof(Selection),
              stream(), call_);
     }
     for (int again = 0; again < (plan_.overflows ? 2 : 1); ++again) {
       scan_items(parts(count, kTileItems), 1, false, again != 0);
-      LAUNCH(narrow, static_cast<unsigned>(call_.count), kDeciders, sizeof(Selection), stream(),
+      LAUNCH(narrow, static_cast<unsigned>(call_.count), deciders(), sizeof(Selection), stream(),
              call_);
     }
     return 0;
@@ -271,7 +283,7 @@ class Search {
     if (call_.count <= 1) return scan_few_of<1>(tiles);
     if (call_.count <= 2) return scan_few_of<2>(tiles);
     if (call_.count <= 4) return scan_few_of<4>(tiles);
-    if (call_.count <= 8) return scan_few_of<8>(tiles);
+    if (call_.count <= kFewQueries) return scan_few_of<kFewQueries>(tiles);
     if (call_.count <= FewTile::kQueries) return scan_of<2, 4, 1>(tiles);
     scan_of<4, 8, 2>(tiles);
   }
@@ -300,16 +312,19 @@ class Search {
             static_cast<unsigned>(std::min(most, std::clamp<int64_t>(8192 / count, 4, 1024))),
             static_cast<unsigned>(count));
         LAUNCH(score_groups<kStorage>, grid, kDeciders, 0, stream(), call_);
-        LAUNCH(choose_groups, static_cast<unsigned>(count), kDeciders, sizeof(Selection), stream(),
+        LAUNCH(choose_groups, static_cast<unsigned>(count), deciders(), sizeof(Selection), stream(),
                call_);
       }
-      const int64_t most = parts(plan_.capacity, kDeciders / kTeam);
+      // Entries are not counted here: so many are to be expected, and blocks go on with others.
+      const int64_t expected =
+          std::min(plan_.capacity, 16 * std::min(args_.k, plan_.capacity) + 64);
+      const int64_t most = parts(expected, kDeciders / kTeam);
       const dim3 grid(
           static_cast<unsigned>(std::clamp<int64_t>(std::min(most, 4096 / count), 1, 64)),
           static_cast<unsigned>(count));
       LAUNCH(rescore<kStorage>, grid, kDeciders, 0, stream(), call_);
     });
-    LAUNCH(write_results, static_cast<unsigned>(count), kDeciders, kResultShared, stream(), call_);
+    LAUNCH(write_results, static_cast<unsigned>(count), deciders(), kResultShared, stream(), call_);
   }
 
   const TopkArguments& args_;

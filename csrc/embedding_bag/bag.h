@@ -30,7 +30,8 @@ using BagKernel = void(const BagArguments&, FirstBad& indices, const Parallel&);
 BagKernel embedding_bag_scalar, embedding_bag_avx2, embedding_bag_avx512, embedding_bag_neon;
 
 // On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's.
+// `entries` is the number of indices: offsets are not read by the host, and are not trusted.
 int64_t embedding_bag_cuda_workspace(const BagArguments& args);  // bytes
-int embedding_bag_cuda(const BagArguments& args, void* workspace, void* stream);
+int embedding_bag_cuda(const BagArguments& args, int64_t entries, void* workspace, void* stream);
 
 }  // namespace llmrec

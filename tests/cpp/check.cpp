@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -169,6 +171,9 @@ std::string compare(const Problem& problem, const Ranking& ranking, const Settin
 void Checker::expect(bool good, const std::string& what) {
   if (good) return;
   if (++failures_ <= kToldFailures) std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  if (!options_.first) return;
+  std::fprintf(stderr, "group %s\n", group_);
+  std::_Exit(1);
 }
 
 void Checker::check(const Problem& problem, const std::vector<Setting>& settings) {
@@ -178,11 +183,16 @@ void Checker::check(const Problem& problem, const std::vector<Setting>& settings
   const Packed packed = packed_by(pack_scalar, problem.items, 1);
   check_packs(problem, packed);
   // One search in so many, in turn: it shares no factor with the number of levels and forms.
-  const int64_t share = options_.quick ? 13 : 5;
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr int64_t kEmulated = 20;
+#else
+  constexpr int64_t kEmulated = 4;
+#endif
+  const int64_t share = options_.emulated ? kEmulated : options_.quick ? 13 : 5;
   for (const Setting& setting : settings) {
     for (const TestedLevel& level : levels_)
       for (const Form form : {Form::plain, Form::norms, Form::packed}) {
-        if (turn_++ % share != 0) continue;
+        if (level.emulated_gpu != options_.emulated || turn_++ % share != 0) continue;
         const std::string what = sentence(problem.name, ": ", describe(level.name, form, setting));
         now_running(what);
         if (options_.verbose) std::printf("%s\n", what.c_str());
@@ -193,7 +203,11 @@ void Checker::check(const Problem& problem, const std::vector<Setting>& settings
         ++searches_;
       }
   }
-  if (turn_ % share < 2) check_fast(problem, packed, settings.front());
+  if (turn_ % share >= 2) return;
+  if (options_.emulated)
+    check_estimates(problem, ranking, packed, settings.front());
+  else
+    check_fast(problem, packed, settings.front());
 }
 
 void Checker::check_packs(const Problem& problem, const Packed& first) {
@@ -208,7 +222,7 @@ void Checker::check_packs(const Problem& problem, const Packed& first) {
   }
   expect(right, problem.name + ": packed by level scalar: a wrong norm or copy");
   for (const TestedLevel& level : levels_) {
-    if (level.pack == pack_scalar) continue;
+    if (level.pack == pack_scalar || !affords(level, 8 * (items.count + 15) / 16 * 16)) continue;
     const Packed other = packed_by(level.pack, items, 2);
     expect(
         same_bits(first.data, other.data) && same_bits(first.inverse_norms, other.inverse_norms) &&
@@ -216,6 +230,75 @@ void Checker::check_packs(const Problem& problem, const Packed& first) {
             same_bits(first.residual, other.residual),
         problem.name + ": packed by level " + level.name + ": not the bits of level scalar");
   }
+}
+
+bool Checker::affords(const TestedLevel& level, int64_t gpu_threads) {
+  if (!level.emulated_gpu) return true;
+#if defined(__SANITIZE_THREAD__)
+  constexpr int64_t kMost = 1024, kInAll = 20'000;
+#elif defined(__SANITIZE_ADDRESS__)
+  constexpr int64_t kMost = 20'000, kInAll = 3'000'000;
+#else
+  constexpr int64_t kMost = 200'000, kInAll = 30'000'000;
+#endif
+  if (gpu_threads > kMost || gpu_threads_ + gpu_threads > kInAll) return false;
+  gpu_threads_ += gpu_threads;
+  return true;
+}
+
+// An inexact search on a GPU: scores are near those of their items, in order, and no item whose
+// score is clearly better was passed over.
+void Checker::check_estimates(const Problem& problem, const Ranking& ranking, const Packed& packed,
+                              const Setting& setting) {
+  const int64_t dim = problem.items.dim;
+  const Items queries = stored(problem.queries, problem.count, dim, Storage::float32, 0);
+  const Packed own = packed_by(pack_scalar, queries, 1);
+  const auto fits = [](double size) { return size == 0 || (size > 0x1p-60 && size < 0x1p60); };
+  const auto length = [](double inverse) { return inverse == 0 ? 0 : 1 / inverse; };
+  const std::string what =
+      problem.name + ": estimates: " + describe("emulated cuda", Form::packed, setting);
+  now_running(what);
+  const Result result = search(levels_[1].topk, problem, packed, Form::packed, setting, false);
+  ++searches_;
+  bool right = guarded(problem, setting, result);
+  for (int64_t query = 0; query < problem.count && right; ++query) {
+    const double factor = problem.cosine ? 1 : length(own.inverse_norms[query]);
+    // How far an item's estimate may be from its score; negative where nothing is promised.
+    const auto slack = [&](int64_t item) {
+      const double size = problem.cosine ? 1 : length(packed.inverse_norms[item]);
+      const double weight =
+          std::abs(size * (problem.item_scale.empty() ? 1.0 : problem.item_scale[item]));
+      const double bias = problem.item_bias.empty() ? 0 : std::abs(problem.item_bias[item]);
+      if (!fits(factor) || !fits(size) || !fits(weight) || bias > 0x1p100) return -1.0;
+      const double of_query = own.residual[query], of_item = packed.residual[item];
+      return factor * weight * (of_query + (1 + of_query) * of_item + 1e-5) + bias * 1e-6 + 1e-40;
+    };
+    const float* scores = result.scores.data() + query * setting.k;
+    const int64_t* ids = result.ids.data() + query * setting.k;
+    const int64_t there = std::min<int64_t>(setting.k, ranking[query].size());
+    std::vector<bool> chosen(static_cast<size_t>(problem.items.count));
+    for (int64_t place = 0; place < setting.k; ++place) {
+      right &= (ids[place] >= 0) == (place < there);
+      if (ids[place] < 0 || !right) continue;
+      right &= place == 0 || scores[place - 1] > scores[place] ||
+               (scores[place - 1] == scores[place] && ids[place - 1] < ids[place]);
+      chosen[ids[place]] = true;
+    }
+    if (there == 0 || !right) continue;
+    int64_t found = 0;
+    for (const Ranked& each : ranking[query]) {
+      const double allowed = slack(each.id);
+      if (chosen[each.id]) {
+        const int64_t place = std::find(ids, ids + there, each.id) - ids;
+        right &= allowed < 0 || std::abs(scores[place] - each.score) <= allowed;
+        ++found;
+      } else {
+        right &= allowed < 0 || each.score - allowed <= scores[there - 1];
+      }
+    }
+    right &= found == there;  // and none that the query may not have
+  }
+  expect(right, what);
 }
 
 // An inexact search has the same result everywhere, of items that the query may have.

@@ -11,11 +11,13 @@
 namespace llmrec::driver {
 
 struct Options {
-  bool quick = false;    // for slow builds: small problems, and fewer searches
-  bool verbose = false;  // name each search before it begins
-  std::string only;      // the problems whose name holds this
-  uint64_t seed = 0;     // other problems
-  std::string without;   // a level that is left out
+  bool quick = false;     // for slow builds: small problems, and fewer searches
+  bool emulated = false;  // the kernels of a GPU, and no others
+  bool first = false;     // ends with the first failure
+  bool verbose = false;   // name each search before it begins
+  std::string only;       // the problems whose name holds this
+  uint64_t seed = 0;      // other problems
+  std::string without;    // a level that is left out
 };
 
 // How a problem is searched.
@@ -53,7 +55,8 @@ std::string compare(const Problem& problem, const Ranking& ranking, const Settin
 
 class Checker {
  public:
-  explicit Checker(const Options& options) : options_(options), levels_(levels_here()) {
+  explicit Checker(const Options& options)
+      : options_(options), levels_(options.emulated ? emulated_levels() : levels_here()) {
     std::erase_if(levels_, [&](const TestedLevel& level) { return options.without == level.name; });
   }
 
@@ -63,7 +66,12 @@ class Checker {
   bool wants(const std::string& name) const {
     return options_.only.empty() || name.find(options_.only) != std::string::npos;
   }
+  void begin(const char* group) { group_ = group; }
   void expect(bool good, const std::string& what);
+
+  // Whether a call with so many threads of a GPU is worth its time: ThreadSanitizer makes each of
+  // them in a millisecond or two.
+  bool affords(const TestedLevel& level, int64_t gpu_threads);
 
   Random random(uint64_t group) const { return Random(options_.seed << 8 | group); }
   const Options& options() const { return options_; }
@@ -74,10 +82,14 @@ class Checker {
  private:
   void check_packs(const Problem& problem, const Packed& first);
   void check_fast(const Problem& problem, const Packed& packed, const Setting& setting);
+  void check_estimates(const Problem& problem, const Ranking& ranking, const Packed& packed,
+                       const Setting& setting);
 
   Options options_;
   std::vector<TestedLevel> levels_;
   int64_t searches_ = 0, turn_ = 0, failures_ = 0;
+  int64_t gpu_threads_ = 0;
+  const char* group_ = "";
 };
 
 // What runs now: told when the process dies of it.

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/isa.h"
+#include "emulated_cuda.h"
 
 namespace llmrec {
 
@@ -54,6 +55,21 @@ std::vector<TestedLevel> levels_here() {
 #elif defined(__aarch64__)
   add(refusal(Level::neon), {"neon", cosine_topk_neon, pack_scalar, embedding_bag_neon,
                              candidate_scores_neon, quantize_neon});
+#endif
+  return levels;
+}
+
+std::vector<TestedLevel> emulated_levels() {
+  std::vector<TestedLevel> levels = {levels_here().front()};
+#if defined(__x86_64__)
+  levels.push_back({"emulated cuda", cosine_topk_emulated_cuda, pack_emulated_cuda,
+                    embedding_bag_emulated_cuda, candidate_scores_emulated_cuda,
+                    quantize_emulated_cuda, true});
+  if (refusal(Level::avx2).empty()) {  // the same fused sums
+    levels.push_back(levels.front());
+    levels.back().name = "avx2";
+    levels.back().bag = embedding_bag_avx2;
+  }
 #endif
   return levels;
 }

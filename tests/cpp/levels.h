@@ -18,9 +18,13 @@ struct TestedLevel {
   BagKernel* bag;
   CandidateKernel* candidates;
   QuantizeKernel* quantize;
+  bool emulated_gpu = false;  // slow, and tells no bad input
 };
 
 // Scalar first. What the machine refuses is said, with the reason.
 std::vector<TestedLevel> levels_here();
+
+// Scalar, and the kernels of a GPU in its emulator.
+std::vector<TestedLevel> emulated_levels();
 
 }  // namespace llmrec::driver

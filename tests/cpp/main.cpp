@@ -1,7 +1,10 @@
 // Runs every kernel outside of Python, where sanitizers and emulators can watch, against plain
 // loops over the definition of the result.
 //
-//   driver [--quick] [--verbose] [--seed NUMBER] [--only TEXT] [--without LEVEL]
+//   driver [--quick] [--verbose] [--emulated] [--first] [--seed NUMBER] [--only TEXT]
+//          [--without LEVEL]
+//
+// --emulated runs the kernels of a GPU, in the emulator of tests/emulation, in place of the others.
 //
 // Everything is drawn from fixed seeds, or from others with --seed. A failed case says what it was,
 // and --only with a part of its name (its seed, say) runs it again alone.
@@ -9,8 +12,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
+#include "emulated_cuda.h"
 #include "other_kernels.h"
 #include "topk.h"
 
@@ -18,7 +21,14 @@ namespace {
 
 using llmrec::driver::Checker;
 
-constexpr std::pair<const char*, void (*)(Checker&)> kGroups[] = {
+struct Group {
+  const char* name;
+  void (*check)(Checker&);
+  bool few_threads = false;  // of a GPU
+};
+
+constexpr Group kGroups[] = {
+    {"races", llmrec::driver::check_races, true},
     {"shapes", llmrec::driver::check_shapes},
     {"kinds", llmrec::driver::check_kinds},
     {"numbers", llmrec::driver::check_numbers},
@@ -28,11 +38,18 @@ constexpr std::pair<const char*, void (*)(Checker&)> kGroups[] = {
     {"widest", llmrec::driver::check_widest},
     {"bad input", llmrec::driver::check_bad_input},
     {"concurrency", llmrec::driver::check_concurrency},
-    {"quantize", llmrec::driver::check_quantize},
-    {"embedding_bag", llmrec::driver::check_embedding_bag},
-    {"candidate_scores", llmrec::driver::check_candidate_scores},
+    {"quantize", llmrec::driver::check_quantize, true},
+    {"embedding_bag", llmrec::driver::check_embedding_bag, true},
+    {"candidate_scores", llmrec::driver::check_candidate_scores, true},
     {"roofs", llmrec::driver::check_roofs},
+    {"emulated cuda", llmrec::driver::check_emulated_cuda, true},
 };
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kSlowThreads = true;
+#else
+constexpr bool kSlowThreads = false;
+#endif
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -47,6 +64,10 @@ int main(int count, char** words) {
       options.quick = true;
     } else if (std::strcmp(words[i], "--verbose") == 0) {
       options.verbose = true;
+    } else if (std::strcmp(words[i], "--emulated") == 0) {
+      options.emulated = true;
+    } else if (std::strcmp(words[i], "--first") == 0) {
+      options.first = true;
     } else if (std::strcmp(words[i], "--only") == 0 && i + 1 < count) {
       options.only = words[++i];
     } else if (std::strcmp(words[i], "--seed") == 0 && i + 1 < count) {
@@ -55,8 +76,8 @@ int main(int count, char** words) {
       options.without = words[++i];
     } else {
       std::fprintf(stderr,
-                   "expected [--quick] [--verbose] [--seed NUMBER] [--only TEXT] [--without "
-                   "LEVEL]; got %s\n",
+                   "expected [--quick] [--verbose] [--emulated] [--first] [--seed NUMBER] [--only "
+                   "TEXT] [--without LEVEL]; got %s\n",
                    words[i]);
       return 2;
     }
@@ -64,9 +85,11 @@ int main(int count, char** words) {
   llmrec::driver::tell_when_dying();
   Checker checker(options);
   for (const auto& level : checker.levels()) std::printf("level %s\n", level.name);
-  for (const auto& [name, check] : kGroups) {
+  for (const auto& [name, check, few_threads] : kGroups) {
+    if (options.emulated && kSlowThreads && !few_threads) continue;
     const double start = now();
     const long long before = checker.searches();
+    checker.begin(name);
     check(checker);
     std::printf("%-16s %6lld searches %6.1f s\n", name, checker.searches() - before, now() - start);
     std::fflush(stdout);

@@ -137,6 +137,8 @@ void check_bags(Checker& checker, const Items& table, const Lists& bags, BagArgu
   // The levels with fused multiply-adds have the same bits; the scalar one has others.
   std::vector<char> known[2];
   for (const TestedLevel& level : checker.levels()) {
+    const int64_t parts = (bytes_of(table.storage, table.dim) + 15) / 16;
+    if (!checker.affords(level, args.count * parts)) continue;
     now_running(sentence(what, " at ", level.name));
     std::fill(out.begin(), out.end(), char{1});
     FirstBad bad;
@@ -278,6 +280,7 @@ void check_quantize(Checker& checker) {
       std::vector<char> scalar_codes, scalar_scales;
       bool close = true;
       for (const TestedLevel& level : checker.levels()) {
+        if (!checker.affords(level, count * std::min<int64_t>(32, dim / 8 + 1))) continue;
         now_running(sentence(what, " at ", level.name));
         std::fill(codes.begin(), codes.end(), char{1});
         FirstBad not_finite, too_wide;
@@ -311,7 +314,7 @@ void check_quantize(Checker& checker) {
 }
 
 void check_roofs(Checker& checker) {
-  if (!checker.wants("roofs")) return;
+  if (!checker.wants("roofs") || checker.options().emulated) return;
   for (int level = 0; level <= static_cast<int>(RoofLevel::neon); ++level) {
     for (int kind = -1; kind <= static_cast<int>(RoofKind::float32); ++kind) {
       const std::string what = sentence("roofs: level ", level, ", kind ", kind);

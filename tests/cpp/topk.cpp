@@ -79,11 +79,35 @@ std::vector<Setting> some_settings(size_t count, int64_t items, Random& random) 
 
 // What a slow build leaves out.
 bool too_large(const Checker& checker, const Spec& spec) {
+  if (checker.options().emulated && spec.queries * spec.items > 20'000) return true;
   const int64_t work = spec.items * spec.queries * std::max<int64_t>(16, spec.dim);
   return work > (checker.options().quick ? 1'500'000 : 300'000'000);
 }
 
 }  // namespace
+
+void check_races(Checker& checker) {
+  if (!checker.options().emulated) return;
+  // Each kind of scan, with a sample, overflowing, and with every filter.
+  struct Case {
+    int64_t queries, items, k;
+    Kind kind;
+    Filtering filtering;
+    TopkTuning tuning;
+  };
+  const Case cases[] = {{1, 1100, 1, Kind::plateau, Filtering::none, {16, 0, 0, 0}},
+                        {3, 300, 5, Kind::normal, Filtering::all, {}},
+                        {2, 150, 40, Kind::huge, Filtering::none, {}},
+                        {9, 260, 3, Kind::duplicates, Filtering::none, {16, 1, 0, 0}},
+                        {33, 200, 2, Kind::plateau, Filtering::exclude, {16, 0, 0, 0}}};
+  for (const Case& each : cases) {
+    Spec spec{7, each.kind, Storage::float32, each.items, 40, each.queries};
+    spec.cosine = each.kind != Kind::huge;
+    spec.filtering = each.filtering;
+    const Problem problem = problem_of(spec);
+    checker.check(problem, std::vector<Setting>(4, {each.k, 1, each.tuning}));
+  }
+}
 
 void check_shapes(Checker& checker) {
   Random random = checker.random(1);
@@ -222,6 +246,7 @@ void check_bad_input(Checker& checker) {
                        sentence("level ", level, " said '", got, "'; expected '", want, "'"));
       };
       for (const TestedLevel& level : checker.levels()) {
+        if (level.emulated_gpu) continue;
         refused(level.name, [&] { search(level.topk, problem, {}, Form::plain, {10, 5, {}}); });
         if (!in_queries) refused(level.name, [&] { packed_by(level.pack, problem.items, 5); });
       }
@@ -230,7 +255,7 @@ void check_bad_input(Checker& checker) {
 
 void check_concurrency(Checker& checker) {
   now_running("searches at the same time");
-  if (!checker.wants("concurrency")) return;
+  if (!checker.wants("concurrency") || checker.options().emulated) return;
   constexpr int kCallers = 4;
   std::vector<Problem> problems;
   std::vector<Ranking> rankings;
@@ -257,8 +282,8 @@ void check_concurrency(Checker& checker) {
           const int64_t which = random.below(kCallers);
           const Setting setting{some_k(700, random), 2, random.pick(kTunings)};
           const Form form = random.chance(0.3) ? Form::plain : Form::packed;
-          const Result result = search(random.pick(checker.levels()).topk, problems[which],
-                                       packs[which], form, setting);
+          const TestedLevel& level = random.pick(checker.levels());
+          const Result result = search(level.topk, problems[which], packs[which], form, setting);
           wrong += !compare(problems[which], rankings[which], setting, result).empty();
         }
       });

@@ -5,6 +5,7 @@
 
 namespace llmrec::driver {
 
+void check_races(Checker& checker);        // few and small: a GPU's, where threads are dear
 void check_shapes(Checker& checker);       // every number of items, dimensions and queries
 void check_kinds(Checker& checker);        // every kind of row, under every tuning
 void check_numbers(Checker& checker);      // every kind of bias with every kind of scale

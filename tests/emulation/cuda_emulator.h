@@ -228,6 +228,7 @@ EMULATOR_UNWATCHED inline void launch(dim3 grid, dim3 size, size_t shared_bytes,
   block = &one;
   fiber = &scheduler;
   if (one.threads == 0 || one.threads > 1024) fail("a block has 1 to 1024 threads");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("a grid has at least one block");
   if (grid.y > 65535 || grid.z > 65535) fail("a grid has at most 65535 blocks in y and z");
   if (shared_bytes > 227 << 10) fail("a block has at most 227 KiB of shared memory");
   EMULATOR_TSAN(scheduler.tsan = __tsan_get_current_fiber();)

@@ -1,0 +1,183 @@
+#include "emulated_cuda.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+
+#include "candidate_scores/candidates.h"
+#include "cosine_topk/topk.h"
+#include "embedding_bag/bag.h"
+#include "pack/pack.h"
+#include "quantize/quantize.h"
+
+#if defined(__x86_64__)
+namespace llmrec {
+namespace {
+
+// On a thread of its own: AddressSanitizer does not know the stack again that fibers leave.
+template <class Launch>
+void expect_launched(const Launch& launch) {
+  int error = 0;
+  std::thread([&] { error = launch(); }).join();
+  check_value(error == 0, "a launch failed with error ", error);
+}
+
+}  // namespace
+
+void pack_emulated_cuda(const PackArguments& args, FirstBad&, const Parallel&) {
+  expect_launched([&] { return pack_cuda(args, nullptr); });
+}
+
+void embedding_bag_emulated_cuda(const BagArguments& args, FirstBad&, const Parallel&) {
+  const auto workspace = std::make_unique<char[]>(embedding_bag_cuda_workspace(args));
+  expect_launched(
+      [&] { return embedding_bag_cuda(args, args.offsets[args.count], workspace.get(), nullptr); });
+}
+
+void quantize_emulated_cuda(const QuantizeArguments& args, FirstBad&, FirstBad&, const Parallel&) {
+  expect_launched([&] { return quantize_cuda(args, nullptr); });
+}
+
+void candidate_scores_emulated_cuda(const CandidateArguments& args, FirstBad&, FirstBad&,
+                                    const Parallel&) {
+  const int64_t entries = args.offsets[args.count];
+  const auto workspace = std::make_unique<char[]>(candidate_scores_cuda_workspace(args, entries));
+  expect_launched([&] { return candidate_scores_cuda(args, entries, workspace.get(), nullptr); });
+}
+
+void cosine_topk_emulated_cuda(const TopkArguments& args, const Parallel&) {
+  CudaFilters filters;
+  filters.masks[0] = args.filters.allowed;
+  filters.mask_rows[0] = 1;
+  filters.masks[1] = args.filters.mask;
+  filters.mask_rows[1] = args.filters.mask == nullptr ? 1 : args.count;
+  filters.exclude = args.filters.exclude;
+  filters.allow = args.filters.allow;
+  if (filters.exclude.offsets != nullptr)
+    filters.exclude_count = filters.exclude.offsets[args.count];
+  if (filters.allow.offsets != nullptr) filters.allow_count = filters.allow.offsets[args.count];
+  const auto workspace = std::make_unique<char[]>(cosine_topk_cuda_workspace(args, filters));
+  expect_launched([&] { return cosine_topk_cuda(args, filters, workspace.get(), nullptr); });
+}
+
+namespace driver {
+namespace {
+
+constexpr int64_t kLeast = std::numeric_limits<int64_t>::min();
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
+
+// Bags with entries and bounds that are out of range pool what is left of them.
+void check_untrusted_bags(Checker& checker) {
+  constexpr int64_t dim = 6, count = 6;
+  std::vector<float> rows(5 * dim), out(count * dim, 7.0f), want(count * dim, 0.0f);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i + 1);
+  const std::vector<int64_t> indices = {1, -1, 4, 5, kMost, kLeast, 3, 2};
+  const auto entries = static_cast<int64_t>(indices.size());
+  // One with strangers, one that begins too early, one that ends too late, two that are backwards.
+  const std::vector<int64_t> offsets = {0, 6, kLeast, 3, kMost, 7, kLeast};
+  const std::vector<int64_t> members[count] = {{1, 4}, {}, {1, 4}, {3, 2}, {}, {}};
+  for (int64_t bag = 0; bag < count; ++bag)
+    for (const int64_t row : members[bag])
+      for (int64_t j = 0; j < dim; ++j) want[bag * dim + j] += rows[row * dim + j];
+  BagArguments args;
+  args.table = {rows.data(), 5, dim, 4 * dim};
+  args.indices = indices.data();
+  args.offsets = offsets.data();
+  args.count = count;
+  args.out = out.data();
+  expect_launched([&] { return embedding_bag_cuda(args, entries, nullptr, nullptr); });
+  checker.expect(out == want, "emulated cuda: bags with entries and bounds out of range");
+  args.table.count = 0;
+  expect_launched([&] { return embedding_bag_cuda(args, entries, nullptr, nullptr); });
+  checker.expect(out == std::vector<float>(count * dim, 0.0f), "emulated cuda: an empty table");
+}
+
+// A row that is not finite, or too wide for the type, has a scale of NaN and codes 0.
+void check_untrusted_weights(Checker& checker) {
+  constexpr int64_t dim = 9, count = 4;
+  std::vector<float> weight(count * dim, 1.5f);
+  weight[0] = kNan;
+  weight[dim + 8] = kInfinite;
+  weight[2 * dim] = -3e38f;
+  weight[2 * dim + 8] = 3e38f;
+  for (const Storage storage : {Storage::int8_affine, Storage::int8_symmetric, Storage::int4_affine,
+                                Storage::int4_symmetric, Storage::fp8_e4m3}) {
+    const int64_t numbers = numbers_of(storage), width = bytes_of(storage, dim);
+    std::vector<uint8_t> codes(count * width, 1);
+    std::vector<char> scales(count * numbers * (is_nibbles(storage) ? 2 : 4));
+    QuantizeArguments args;
+    args.weight = {weight.data(), count, dim, 4 * dim};
+    args.storage = storage;
+    args.codes = codes.data();
+    args.numbers = scales.data();
+    expect_launched([&] { return quantize_cuda(args, nullptr); });
+    for (int64_t row = 0; row < count; ++row) {
+      const bool fits = row == 3 || (row == 2 && !is_affine(storage) && !is_nibbles(storage));
+      bool zero = true;
+      for (int64_t i = 0; i < width; ++i) zero &= codes[row * width + i] == 0;
+      float scale;
+      if (is_nibbles(storage)) {
+        Half half;
+        std::memcpy(&half, scales.data() + 2 * row * numbers, 2);
+        scale = static_cast<float>(half);
+      } else {
+        std::memcpy(&scale, scales.data() + 4 * row * numbers, 4);
+      }
+      const bool right = fits ? std::isfinite(scale) : std::isnan(scale) && zero;
+      checker.expect(right, sentence("emulated cuda: quantize row ", row, " of what does not fit ",
+                                     name_of(storage)));
+    }
+  }
+}
+
+// A row that is not finite has NaN for its inverse norm, no codes, and all of it left out.
+void check_untrusted_items(Checker& checker) {
+  constexpr int64_t dim = 5, count = 18;
+  std::vector<float> items(count * dim, 1.0f);
+  items[3 * dim + 4] = kNan;
+  items[17 * dim] = -kInfinite;
+  std::vector<double> norms(count);
+  std::vector<int8_t> codes(2 * 2 * 64, 1);
+  std::vector<float> unit_scale(count), residual(count);
+  PackArguments args;
+  args.rows = {items.data(), count, dim, 4 * dim};
+  args.row_bytes = 4 * dim;
+  args.inverse_norms = norms.data();
+  args.sketch = {codes.data(), unit_scale.data(), residual.data()};
+  expect_launched([&] { return pack_cuda(args, nullptr); });
+  bool right = true;
+  for (int64_t item = 0; item < 32; ++item) {
+    const bool bad = item == 3 || item == 17, there = item < count;
+    if (there) right &= std::isnan(norms[item]) == bad && (residual[item] == 1) == bad;
+    if (there) right &= (unit_scale[item] == 0) == bad;
+    for (int64_t j = 0; j < 8; ++j) {
+      const int8_t code = codes[item / 16 * 128 + j / 4 * 64 + item % 16 * 4 + j % 4];
+      right &= code == (there && !bad && j < dim ? 127 : 0);
+    }
+  }
+  checker.expect(right, "emulated cuda: items that are not finite");
+}
+
+}  // namespace
+
+void check_emulated_cuda(Checker& checker) {
+  if (!checker.wants("emulated cuda")) return;
+  now_running("emulated cuda: contents that are not right");
+  check_untrusted_bags(checker);
+  check_untrusted_weights(checker);
+  check_untrusted_items(checker);
+}
+
+}  // namespace driver
+}  // namespace llmrec
+#else
+namespace llmrec::driver {
+
+void check_emulated_cuda(Checker&) {}
+
+}  // namespace llmrec::driver
+#endif
