@@ -125,161 +125,234 @@ struct Shape {
   static constexpr int kFragments = kColumns * kSides;
   static constexpr int kQueries = 8 * kFragments;
   static constexpr int kStage = kItemBytes + kFragments * kFragment;  // bytes
-  static constexpr int kShared = kStages * kStage + kTileItems * 8 + kTileItems / kGroup * 16;
+  static constexpr int kKnown = kStages * kStage;                     // where Knows begins
+  static constexpr int kShared =
+      kKnown + (kTileItems * 2 + kTileItems / kGroup * (4 + kQueries) + kQueries) * 4;
 };
 using FewTile = Shape<2, 4, 1>;   // 32 queries
 using ManyTile = Shape<4, 8, 2>;  // 128 queries
 
-// The tile of items and of queries that a block of `scan` has, and where its operands lie.
+// The operands of a block of `scan`: what each thread copies of them, and how they are multiplied.
 template <int kBlocks, int kColumns, int kSides>
-struct Tile {
+class Operands {
   using Made = Shape<kBlocks, kColumns, kSides>;
+  static constexpr int kItemParts = kItemBytes / 16 / Made::kThreads;  // that a thread copies
+  static constexpr int kEach = kFragment / 16;
+  static constexpr int kQueryAll = Made::kFragments * kEach;
+  static constexpr int kQueryParts = (kQueryAll + Made::kThreads - 1) / Made::kThreads;
 
-  const TopkCall& call;
-  uint8_t* shared;
-  int64_t first_block, blocks, groups, steps, first_fragment;
+ public:
+  __device__ __forceinline__ Operands(const TopkCall& call, uint8_t* shared, int64_t start,
+                                      int64_t first_query)
+      : shared_(shared) {
+    const int groups = static_cast<int>((call.items.dim + 3) / 4);
+    const int64_t blocks = (call.end - call.first + kBlockItems - 1) / kBlockItems;
+    steps_ = (groups + kStepGroups - 1) / kStepGroups;
+#pragma unroll
+    for (int i = 0; i < kItemParts; ++i) {
+      const int at = i * Made::kThreads + static_cast<int>(threadIdx.x);
+      const int64_t block = start / kBlockItems + at / (kBlockStep / 16);
+      const int group = at / 4 % kStepGroups, part = at % 4;
+      const bool there = block < blocks;
+      items_[i] = call.codes + ((there ? block : 0) * groups + group) * 64 + part * 16;
+      steps_there_[i] = there ? (groups - group + kStepGroups - 1) / kStepGroups : 0;
+      item_places_[i] = at / (kBlockStep / 16) * kBlockStep + place_of(group, part);
+    }
+    const auto* codes = reinterpret_cast<const uint8_t*>(call.query_codes);
+#pragma unroll
+    for (int i = 0; i < kQueryParts; ++i) {
+      const int at = i * Made::kThreads + static_cast<int>(threadIdx.x);
+      queries_[i] = codes + (first_query / 8 + at / kEach) * steps_ * kFragment + at % kEach * 16;
+    }
+  }
 
-  // Begins to copy a step into its stage; what is beyond the sketch becomes zero.
-  __device__ __forceinline__ void copy(int64_t step) const {
-    uint8_t* stage = shared + step % kStages * Made::kStage;
-    if (step < steps) {
-      for (int i = static_cast<int>(threadIdx.x); i < kItemBytes / 16; i += Made::kThreads) {
-        const int block = i / (kBlockStep / 16), group = i / 4 % kStepGroups, part = i % 4;
-        const int64_t at = step * kStepGroups + group;
-        const bool there = at < groups && first_block + block < blocks;
-        const int64_t from = there ? ((first_block + block) * groups + at) * 64 + part * 16 : 0;
-        copy_async_16(stage + block * kBlockStep + place_of(group, part), call.codes + from,
-                      there ? 16 : 0);
+  __device__ __forceinline__ int steps() const { return steps_; }
+
+  // Begins to copy a step into its stage, and goes on to the next; what is beyond the sketch
+  // becomes zero.
+  __device__ __forceinline__ void copy(int step) {
+    uint8_t* stage = shared_ + step % kStages * Made::kStage;
+    if (step < steps_) {
+#pragma unroll
+      for (int i = 0; i < kItemParts; ++i) {
+        copy_async_16(stage + item_places_[i], items_[i], step < steps_there_[i] ? 16 : 0);
+        items_[i] += kStepGroups * 64;
       }
-      const auto* codes = reinterpret_cast<const uint8_t*>(call.query_codes);
-      constexpr int kParts = kFragment / 16;
-      for (int i = static_cast<int>(threadIdx.x); i < Made::kFragments * kParts;
-           i += Made::kThreads) {
-        const int64_t fragment = (first_fragment + i / kParts) * steps + step;
-        copy_async_16(stage + kItemBytes + i * 16, codes + fragment * kFragment + i % kParts * 16,
-                      16);
+#pragma unroll
+      for (int i = 0; i < kQueryParts; ++i) {
+        const int at = i * Made::kThreads + static_cast<int>(threadIdx.x);
+        if (at < kQueryAll) copy_async_16(stage + kItemBytes + at * 16, queries_[i], 16);
+        queries_[i] += kFragment;
       }
     }
     commit_copies();
   }
 
   // Multiplies a step: of each block a lane has two items, its rows of the instruction.
-  __device__ __forceinline__ void multiply(int64_t step, int (&sums)[kBlocks][kColumns][4]) const {
-    const uint8_t* stage = shared + step % kStages * Made::kStage;
+  __device__ __forceinline__ void multiply(int step, int (&sums)[kBlocks][kColumns][4]) const {
+    const uint8_t* stage = shared_ + step % kStages * Made::kStage;
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, quarter = lane % 4;
-    const auto pair = [&](int block, int group) {
-      const uint8_t* start = stage + (warp % Made::kAlong * kBlocks + block) * kBlockStep;
-      return *reinterpret_cast<const uint2*>(start + place_of(group, row / 2) + row % 2 * 8);
-    };
+    const uint8_t* start = stage + warp % Made::kAlong * kBlocks * kBlockStep;
+    const int low_place = place_of(quarter, row / 2) + row % 2 * 8;
+    const int high_place = place_of(quarter + 4, row / 2) + row % 2 * 8;
     unsigned items[kBlocks][4];
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
-      const uint2 low = pair(block, quarter), high = pair(block, quarter + 4);
+      const auto low = *reinterpret_cast<const uint2*>(start + block * kBlockStep + low_place);
+      const auto high = *reinterpret_cast<const uint2*>(start + block * kBlockStep + high_place);
       items[block][0] = low.x;
       items[block][1] = low.y;
       items[block][2] = high.x;
       items[block][3] = high.y;
     }
-    const uint8_t* fragments = stage + kItemBytes + warp / Made::kAlong * kColumns * kFragment;
+    const uint8_t* fragments =
+        stage + kItemBytes + warp / Made::kAlong * kColumns * kFragment + lane * 8;
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
-      const uint2 both = *reinterpret_cast<const uint2*>(fragments + column * kFragment + lane * 8);
+      const auto both = *reinterpret_cast<const uint2*>(fragments + column * kFragment);
       const unsigned queries[2] = {both.x, both.y};
 #pragma unroll
       for (int block = 0; block < kBlocks; ++block)
         multiply_int8(sums[block][column], items[block], queries);
     }
   }
+
+ private:
+  uint8_t* shared_;
+  int steps_;
+  const int8_t* items_[kItemParts];
+  int steps_there_[kItemParts], item_places_[kItemParts];
+  const uint8_t* queries_[kQueryParts];
 };
+
+// What a block of `scan` knows beside its operands, in shared memory.
+template <int kQueries>
+struct Knows {
+  float terms[kTileItems][2];                  // multiple, bias
+  float groups[kTileItems / kGroup][4];        // weight, error, blur, unused
+  float least[kTileItems / kGroup][kQueries];  // what an estimate must reach
+  float steps[kQueries];
+};
+
+template <int kQueries, int kThreads>
+__device__ __forceinline__ void prepare(const TopkCall& call, int64_t start, int64_t first_query,
+                                        Knows<kQueries>& known) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < kTileItems; i += kThreads) {  // whole warps, each a group
+    const ItemTerms own = terms_of(call, call.first + start + i);
+    known.terms[i][0] = own.multiple;
+    known.terms[i][1] = own.bias;
+    float* group = known.groups[i / kGroup];
+    const float weight = largest_of_lanes(own.weight, 1, kWarp);
+    const float error = largest_of_lanes(own.error, 1, kWarp);
+    const float blur = largest_of_lanes(own.blur, 1, kWarp);
+    if (i % kGroup == 0) {
+      group[0] = weight;
+      group[1] = error;
+      group[2] = blur;
+    }
+  }
+  __syncthreads();
+  for (int i = thread; i < kQueries; i += kThreads) {
+    const QueryTerms own = query_terms(call, first_query + i);
+    const float threshold = threshold_of(call, first_query + i);
+    known.steps[i] = own.step;
+    for (int j = 0; j < kTileItems / kGroup; ++j) {
+      const float* group = known.groups[j];
+      known.least[j][i] = needed(threshold, slack_of(call, own, group[0], group[1], group[2]));
+    }
+  }
+  __syncthreads();
+}
+
+// Of the four items that a lane of `scan` has in a group.
+__device__ __forceinline__ int64_t item_of(int64_t first, int i) {
+  return first + i / 2 * kBlockItems + i % 2;
+}
+
+// Sampling: what the best score of a group is at least. Whole warps call this.
+__device__ __forceinline__ void tell_group(const TopkCall& call, int64_t query, int64_t first,
+                                           const float (&estimates)[4], const float* terms,
+                                           int64_t group) {
+  const bool asked = query < call.count;
+  float best = -kInfinity;
+  for (int i = 0; i < 4; ++i)
+    if (asked && estimates[i] > -kInfinity && permits(call, query, item_of(first, i)))
+      best = fmaxf(best, estimates[i]);
+  best = largest_of_lanes(best, 4, kWarp);
+  if (!asked || static_cast<int>(threadIdx.x) % kWarp / 4 != 0) return;
+  const float slack = slack_of(call, query_terms(call, query), terms[0], terms[1], terms[2]);
+  call.lows[query * call.sampled + group] = best - slack;
+}
+
+// The items among them that can be among the best.
+__device__ __forceinline__ void tell_items(const TopkCall& call, int64_t query, int64_t first,
+                                           const float (&estimates)[4], const float* terms,
+                                           float least) {
+  const float slack = slack_of(call, query_terms(call, query), terms[0], terms[1], terms[2]);
+  for (int i = 0; i < 4; ++i)
+    if (estimates[i] >= least && permits(call, query, item_of(first, i)))
+      append(call, query, item_of(first, i), estimates[i], slack);
+}
 
 // Every query with every item: 128 items and Shape::kQueries queries in a block.
 template <int kBlocks, int kColumns, int kSides>
 __global__ void __launch_bounds__(Shape<kBlocks, kColumns, kSides>::kThreads) scan(TopkCall call) {
   using Made = Shape<kBlocks, kColumns, kSides>;
   DYNAMIC_SHARED(uint8_t, shared);
-  auto* terms = reinterpret_cast<float*>(shared + kStages * Made::kStage);
-  float* groups = terms + 2 * kTileItems;  // of each: weight, error, blur, unused
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  auto& known = *reinterpret_cast<Knows<Made::kQueries>*>(shared + Made::kKnown);
+  static_assert(Made::kKnown + sizeof(known) == Made::kShared);
   const int64_t query_tiles = (call.count + Made::kQueries - 1) / Made::kQueries;
   const int64_t tile = blockIdx.x / query_tiles;
   const int64_t first_query = blockIdx.x % query_tiles * Made::kQueries;
   const int64_t start = tile * call.tile_step * kTileItems;  // from call.first
   if (nobody_asks(call, first_query, Made::kQueries)) return;
 
-  const int64_t all = (call.items.dim + 3) / 4;
-  const Tile<kBlocks, kColumns, kSides> here = {
-      call,
-      shared,
-      start / kBlockItems,
-      (call.end - call.first + kBlockItems - 1) / kBlockItems,
-      all,
-      (all + kStepGroups - 1) / kStepGroups,
-      first_query / 8};
-  for (int step = 0; step < kStages - 1; ++step) here.copy(step);
-  for (int i = thread; i < kTileItems; i += Made::kThreads) {  // whole warps, each a group
-    const ItemTerms own = terms_of(call, call.first + start + i);
-    terms[2 * i] = own.multiple;
-    terms[2 * i + 1] = own.bias;
-    const float weight = largest_of_lanes(own.weight, 1, kWarp);
-    const float error = largest_of_lanes(own.error, 1, kWarp);
-    const float blur = largest_of_lanes(own.blur, 1, kWarp);
-    if (i % kGroup == 0) {
-      groups[i / kGroup * 4] = weight;
-      groups[i / kGroup * 4 + 1] = error;
-      groups[i / kGroup * 4 + 2] = blur;
-    }
-  }
-  __syncthreads();  // the terms are there
+  Operands<kBlocks, kColumns, kSides> operands(call, shared, start, first_query);
+  for (int step = 0; step < kStages - 1; ++step) operands.copy(step);
+  prepare<Made::kQueries, Made::kThreads>(call, start, first_query, known);
   int sums[kBlocks][kColumns][4] = {};
-  for (int64_t step = 0; step < here.steps; ++step) {
+  for (int step = 0; step < operands.steps(); ++step) {
     wait_for_copies<kStages - 2>();
     __syncthreads();  // the step is there, and nobody reads the stage of the last one any more
-    here.copy(step + kStages - 1);
-    here.multiply(step, sums);
+    operands.copy(step + kStages - 1);
+    operands.multiply(step, sums);
   }
 
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
   const int row = thread % kWarp / 4, quarter = thread % 4;
 #pragma unroll
   for (int half = 0; half < kBlocks / 2; ++half) {
     const int group = warp % Made::kAlong * (kBlocks / 2) + half;
-    const int64_t first_item = call.first + start + group * kGroup;
-    float multiples[4], biases[4];  // of a lane's items: two in each block of the group
+    const int64_t first_item = call.first + start + group * kGroup + row * 2;
+    float terms[4][2];  // of a lane's items: two in each block of the group
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int place = group * kGroup + i / 2 * kBlockItems + row * 2 + i % 2;
-      multiples[i] = terms[2 * place];
-      biases[i] = terms[2 * place + 1];
+      const float* item = known.terms[group * kGroup + i / 2 * kBlockItems + row * 2 + i % 2];
+      terms[i][0] = item[0];
+      terms[i][1] = item[1];
     }
 #pragma unroll
     for (int column = 0; column < kColumns; ++column)
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
-        const int64_t query =
-            first_query + (warp / Made::kAlong * kColumns + column) * 8 + quarter * 2 + odd;
-        const bool asked = query < call.count;
-        const QueryTerms own = query_terms(call, query);
-        const float slack =
-            slack_of(call, own, groups[4 * group], groups[4 * group + 1], groups[4 * group + 2]);
-        const float least = needed(threshold_of(call, query), slack);
-        float best = -kInfinity;
+        const int place = (warp / Made::kAlong * kColumns + column) * 8 + quarter * 2 + odd;
+        float estimates[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int sum = sums[2 * half + i / 2][column][i % 2 * 2 + odd];
-          const float product = own.step * static_cast<float>(sum);
-          const float estimate = fused(product, multiples[i], biases[i]);
-          const int64_t item = first_item + i / 2 * kBlockItems + row * 2 + i % 2;
-          if (call.sampling != 0) {
-            if (asked && estimate > -kInfinity && permits(call, query, item))
-              best = fmaxf(best, estimate);
-          } else if (estimate >= least && permits(call, query, item)) {
-            append(call, query, item, estimate, slack);
-          }
+          estimates[i] =
+              fused(known.steps[place] * static_cast<float>(sum), terms[i][0], terms[i][1]);
         }
-        if (call.sampling == 0) continue;
-        best = largest_of_lanes(best, 4, kWarp);
-        const int64_t at = tile * (kTileItems / kGroup) + group;
-        if (asked && row == 0) call.lows[query * call.sampled + at] = best - slack;
+        const float best =
+            fmaxf(fmaxf(estimates[0], estimates[1]), fmaxf(estimates[2], estimates[3]));
+        if (call.sampling != 0)
+          tell_group(call, first_query + place, first_item, estimates, known.groups[group],
+                     tile * (kTileItems / kGroup) + group);
+        else if (best >= known.least[group][place])
+          tell_items(call, first_query + place, first_item, estimates, known.groups[group],
+                     known.least[group][place]);
       }
   }
 }

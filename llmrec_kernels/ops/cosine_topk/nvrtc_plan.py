@@ -65,9 +65,11 @@ class Scan(NamedTuple):
         """`scan`, on tensor cores, of a Shape."""
         threads = TILE_BLOCKS // blocks * sides * WARP  # kThreads
         stage = TILE_ITEMS * STEP + columns * sides * 8 * STEP  # kStage
-        shared = STAGES * stage + TILE_ITEMS * 8 + TILE_ITEMS // GROUP * 16  # kShared
+        groups, queries = TILE_ITEMS // GROUP, 8 * columns * sides
+        knows = 4 * (2 * TILE_ITEMS + groups * (4 + queries) + queries)  # sizeof(Knows)
+        shared = STAGES * stage + knows  # kShared
         name = nvrtc.expression("scan", blocks, columns, sides)
-        return cls(name, False, 8 * columns * sides, threads, shared)
+        return cls(name, False, queries, threads, shared)
 
 
 SCANS = (
