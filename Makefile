@@ -11,7 +11,7 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
-.PHONY: demo test test-all lint tidy kernels levels resources mutants format bench bench-gpu clean
+.PHONY: demo test test-all lint tidy kernels levels cuda resources mutants format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -48,13 +48,19 @@ levels: $(READY)
 resources: $(READY)
 	$(BIN)/python bench/gpu_resources.py --check
 
+# The extension with CUDA kernels for every architecture, where there is nvcc; and through NVRTC.
+cuda: $(READY)
+	if command -v nvcc >/dev/null; then LLMREC_CUDA_ARCHS="75 80 86 89 90 100 120" LLMREC_WERROR=1 \
+		$(BIN)/python -m pytest -q tests/check_cuda_build.py; else echo "SKIPPED: there is no nvcc"; fi
+	$(BIN)/python -m pytest -q -n 2 tests/check_nvrtc.py
+
 # Each mask, guard and tie-break of a Triton kernel that is not as the table knows it is dropped.
 mutants: $(READY)
 	$(BIN)/python tests/triton_mutants.py --check
 
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
-NOT_GPU := --ignore-glob='tests/*triton*' --ignore=tests/test_gpu_resources.py --ignore=tests/test_emulation.py
-test-all: test tidy kernels levels resources mutants
+NOT_GPU := $(patsubst %,--ignore-glob='tests/test_%',*triton* *gpu* *nvrtc* emulation* cuda*)
+test-all: test tidy kernels levels cuda resources mutants
 	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
 	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
 

@@ -14,18 +14,23 @@ SECTOR = 32  # bytes that memory hands out at least
 
 
 class Gpu(NamedTuple):
-    """From NVIDIA's datasheets: bytes a second, and dense float16 operations a second."""
+    """From NVIDIA's datasheets: bytes, and dense float16 and int8 operations, a second."""
 
     bandwidth: float
     float16: float
     sm: int
+    int8: float
+    multiprocessors: int
 
 
 GPUS = {
-    "T4": Gpu(320e9, 65e12, 75),
-    "A100-80-SXM": Gpu(2039e9, 312e12, 80),
-    "H100-SXM": Gpu(3350e9, 989e12, 90),
-    "RTX-4090": Gpu(1008e9, 165e12, 89),
+    "T4": Gpu(320e9, 65e12, 75, 130e12, 40),
+    "A100-80-SXM": Gpu(2039e9, 312e12, 80, 624e12, 108),
+    "A10": Gpu(600e9, 125e12, 86, 250e12, 72),
+    "RTX-4090": Gpu(1008e9, 165e12, 89, 661e12, 128),
+    "H100-SXM": Gpu(3350e9, 989e12, 90, 1979e12, 132),
+    "B200": Gpu(8000e9, 2250e12, 100, 4500e12, 148),
+    "RTX-5090": Gpu(1792e9, 209.5e12, 120, 838e12, 170),
 }
 # What the CPU's cells are called; a GPU's cache holds none of these tables but the hot ones.
 BAGS = (

@@ -52,7 +52,8 @@ PRELUDE = """\
 #pragma once
 #include <cstdlib>
 namespace llmrec {
-inline const int mutant = std::getenv("LLMREC_MUTANT") ? std::atoi(std::getenv("LLMREC_MUTANT")) : 0;
+inline const char* const asked = std::getenv("LLMREC_MUTANT");
+inline const int mutant = asked ? std::atoi(asked) : 0;
 }
 """
 
@@ -180,7 +181,9 @@ class Instrument:
                 result.append(f"{head}{self.value(value)};")
                 at += end
                 continue
-            elif found := re.match(r"(?:[\w\[\]\.\->:<>\*]+ )*?[\w\[\]\.\->]+ (?:[|&+-]?=) ([^;{]*\?[^;{]*);", rest):
+            elif found := re.match(
+                r"(?:[\w\[\]\.\->:<>\*]+ )*?[\w\[\]\.\->]+ (?:[|&+-]?=) ([^;{]*\?[^;{]*);", rest
+            ):
                 head = rest[: found.start(1)]
                 result.append(f"{head}{self.value(found[1])};")
                 at += found.end()
@@ -273,9 +276,15 @@ def instrumented(folder: pathlib.Path) -> list[Mutant]:
 def build_all(folder: pathlib.Path) -> None:
     """The driver of each build, over the instrumented sources."""
     drivers = [str(BUILD / build / "driver") for build in BUILDS]
-    subprocess.run(["make", "-f", "tests/cpp/Makefile", f"-j{WORKERS}", *drivers], cwd=ROOT, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
-    rooms = sorted(path.relative_to(ROOT / "csrc") for path in ROOT.glob("csrc/*/*.cu"))
+    subprocess.run(
+        ["make", "-f", "tests/cpp/Makefile", f"-j{WORKERS}", *drivers],
+        cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    rooms = sorted(
+        path.relative_to(ROOT / "csrc")
+        for path in ROOT.glob("csrc/*/*.cu")
+        if path.name != "device.cu"  # has no kernel
+    )
 
     def compiled(build: str, room: pathlib.Path) -> None:
         source = folder / room if (folder / room).exists() else ROOT / "csrc" / room
@@ -292,7 +301,9 @@ def build_all(folder: pathlib.Path) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(lambda job: compiled(*job), [(b, room) for b in BUILDS for room in rooms]))
     for build in BUILDS:
-        objects = [str(path) for path in (BUILD / build).rglob("*.o") if not path.name.endswith(".cu.o")]
+        objects = [
+            str(path) for path in (BUILD / build).rglob("*.o") if not path.name.endswith(".cu.o")
+        ]
         ours = [str(folder / build / f"{room.stem}.o") for room in rooms]
         subprocess.run(["g++", *FLAGS[build], "-pthread", *objects, *ours, "-o",
                         str(folder / f"driver-{build}")], check=True)  # fmt: skip
@@ -301,7 +312,7 @@ def build_all(folder: pathlib.Path) -> None:
 def found_by(folder: pathlib.Path, build: str, number: int) -> str | None:
     """What says that a change is wrong in one build; None where nothing does."""
     steady = ["setarch", "-R"] if build == "thread" else []
-    command = [*steady, str(folder / f"driver-{build}"), "--quick", "--only-emulated", "--first"]
+    command = [*steady, str(folder / f"driver-{build}"), "--quick", "--emulated", "--first"]
     try:
         ended = subprocess.run(
             command, env=os.environ | {"LLMREC_MUTANT": str(number)}, capture_output=True,
@@ -323,7 +334,7 @@ def found_by(folder: pathlib.Path, build: str, number: int) -> str | None:
 def killer(folder: pathlib.Path, mutant: Mutant) -> str | None:
     """Which build and group of checks finds a change first."""
     barrier = mutant.change.split(" (place")[0].endswith("dropped")
-    for build in (("thread", "plain") if barrier else ("plain", "address")):
+    for build in ("thread", "plain") if barrier else ("plain", "address"):
         if said := found_by(folder, build, mutant.number):
             return said
     return None
@@ -376,7 +387,9 @@ def main() -> int:
     for file in SOURCES:
         parts.append(f"## {file}\n")
         for function in dict.fromkeys(m.function for m in mutants if m.file == file):
-            own = {m.change: verdicts[m] for m in mutants if (m.file, m.function) == (file, function)}
+            own = {
+                m.change: verdicts[m] for m in mutants if (m.file, m.function) == (file, function)
+            }
             parts.append(section(function, known_digests[file][function], own))
     text = "\n".join(parts)
     TABLE.write_text(text)
