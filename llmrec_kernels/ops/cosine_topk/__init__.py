@@ -55,8 +55,9 @@ def cosine_topk(
     size, threads, or instruction set. The scores of all items are never held at once. Beyond the
     results the compiled kernels use at most 1% of what they would take (4 B N bytes), or 16 MB if
     that is more, for candidates, and 1 MB a thread; with k in the tens of thousands, room for 32
-    queries' candidates, 48 k bytes each. Plain torch uses a few times B k entries and a tile of at
-    most 64 MB.
+    queries' candidates, 48 k bytes each. The CUDA kernels use 256 MB for a batch of queries, or
+    what 8 queries take: 20 bytes for each of max(8192, 128 k) candidates, and N / 4. Plain torch
+    uses a few times B k entries and a tile of at most 64 MB.
 
     Parameters
     ----------
@@ -77,10 +78,11 @@ def cosine_topk(
         The only ones returned. A bool mask [N] or [B, N], one-dimensional ids, or a list for
         each query.
     precision : "exact" or "fast"
-        "fast" lets the scan alone decide, where a kernel has one (int8 on the CPU, float16 in
-        Triton): scores are its estimates, and of clustered unit vectors (d = 384, k = 100) int8
-        finds 99% of the best and more. Vectors whose length, times scale, is outside 2^-60 to
-        2^60 have no estimate but 0. The plain torch reference has no such scan and is exact.
+        "fast" lets the scan alone decide, where a kernel has one (int8 on the CPU and in CUDA,
+        float16 in Triton): scores are its estimates, and of clustered unit vectors (d = 384,
+        k = 100) int8 finds 99% of the best and more. Vectors whose length, times scale, is outside
+        2^-60 to 2^60 have no estimate but 0. The plain torch reference has no such scan and is
+        exact.
     backend
         Force one backend; None takes the best that can run.
 
