@@ -185,6 +185,8 @@ void Checker::check(const Problem& problem, const std::vector<Setting>& settings
   // One search in so many, in turn: it shares no factor with the number of levels and forms.
 #if defined(__SANITIZE_ADDRESS__)
   constexpr int64_t kEmulated = 20;
+#elif defined(__SANITIZE_THREAD__)
+  constexpr int64_t kEmulated = 7;
 #else
   constexpr int64_t kEmulated = 4;
 #endif

@@ -105,7 +105,7 @@ void check_races(Checker& checker) {
     spec.cosine = each.kind != Kind::huge;
     spec.filtering = each.filtering;
     const Problem problem = problem_of(spec);
-    checker.check(problem, std::vector<Setting>(4, {each.k, 1, each.tuning}));
+    checker.check(problem, std::vector<Setting>(3, {each.k, 1, each.tuning}));
   }
 }
 

@@ -90,6 +90,8 @@ struct AsyncCopy {
   int group;
 };
 
+constexpr int kCopies = 64;  // of a thread, on their way at a time
+
 struct Fiber {
   void* stack_pointer = nullptr;
   std::unique_ptr<char[]> stack;
@@ -98,7 +100,8 @@ struct Fiber {
   unsigned number = 0;  // in its block
   bool ended = false;
   const char* waits_at = "its beginning";
-  std::vector<AsyncCopy> copies;
+  AsyncCopy copies[kCopies];  // no container: its functions would be watched
+  int pending = 0;            // of them
   int group = 0;
 };
 
@@ -182,7 +185,7 @@ EMULATOR_UNWATCHED inline void run_kernel() {
   EMULATOR_ASAN(__sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);)
   for (;;) {
     (*block->kernel)();
-    if (!fiber->copies.empty()) fail("a thread ends before its async copies have arrived");
+    if (fiber->pending != 0) fail("a thread ends before its async copies have arrived");
     fiber->ended = true;
     ++block->ended;
     ++block->progress;
@@ -367,8 +370,9 @@ EMULATOR_WATCHED inline void copy(char* to, const char* from, int bytes) {
 EMULATOR_UNWATCHED inline void copy_async_16(void* to, const void* from, int read) {
   if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0)
     fail("an async copy is not aligned to its 16 bytes");
-  fiber->copies.push_back(
-      {static_cast<char*>(to), static_cast<const char*>(from), 16, read, fiber->group});
+  if (fiber->pending == kCopies) fail("a thread has more than 64 async copies on their way");
+  fiber->copies[fiber->pending++] = {static_cast<char*>(to), static_cast<const char*>(from), 16,
+                                     read, fiber->group};
   fill(static_cast<char*>(to), 0xff, 16);
 }
 
@@ -376,16 +380,17 @@ EMULATOR_UNWATCHED inline void commit_copies() { ++fiber->group; }
 
 // Waits for all groups but the last `pending`.
 EMULATOR_UNWATCHED inline void wait_for_copies(int pending) {
-  std::vector<AsyncCopy> later;
-  for (const AsyncCopy& each : fiber->copies) {
+  int later = 0;
+  for (int i = 0; i < fiber->pending; ++i) {
+    const AsyncCopy each = fiber->copies[i];
     if (each.group >= fiber->group - pending) {
-      later.push_back(each);
+      fiber->copies[later++] = each;
       continue;
     }
     copy(each.to, each.from, each.read);
     fill(each.to + each.read, 0, each.size - each.read);
   }
-  fiber->copies = std::move(later);
+  fiber->pending = later;
 }
 
 // ---- memory ----
