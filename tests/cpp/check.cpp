@@ -237,7 +237,7 @@ void Checker::check_packs(const Problem& problem, const Packed& first) {
 bool Checker::affords(const TestedLevel& level, int64_t gpu_threads) {
   if (!level.emulated_gpu) return true;
 #if defined(__SANITIZE_THREAD__)
-  constexpr int64_t kMost = 1024, kInAll = 20'000;
+  constexpr int64_t kMost = 1024, kInAll = 8'000;
 #elif defined(__SANITIZE_ADDRESS__)
   constexpr int64_t kMost = 20'000, kInAll = 3'000'000;
 #else
