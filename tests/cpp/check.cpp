@@ -234,6 +234,14 @@ void Checker::check_packs(const Problem& problem, const Packed& first) {
   }
 }
 
+bool Checker::threads_are_dear() const {
+#if defined(__SANITIZE_THREAD__)
+  return options_.emulated;
+#else
+  return false;
+#endif
+}
+
 bool Checker::affords(const TestedLevel& level, int64_t gpu_threads) {
   if (!level.emulated_gpu) return true;
 #if defined(__SANITIZE_THREAD__)

@@ -72,6 +72,7 @@ class Checker {
   // Whether a call with so many threads of a GPU is worth its time: ThreadSanitizer makes each of
   // them in a millisecond or two.
   bool affords(const TestedLevel& level, int64_t gpu_threads);
+  bool threads_are_dear() const;
 
   Random random(uint64_t group) const { return Random(options_.seed << 8 | group); }
   const Options& options() const { return options_; }

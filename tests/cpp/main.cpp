@@ -45,12 +45,6 @@ constexpr Group kGroups[] = {
     {"emulated cuda", llmrec::driver::check_emulated_cuda, true},
 };
 
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kSlowThreads = true;
-#else
-constexpr bool kSlowThreads = false;
-#endif
-
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -86,7 +80,7 @@ int main(int count, char** words) {
   Checker checker(options);
   for (const auto& level : checker.levels()) std::printf("level %s\n", level.name);
   for (const auto& [name, check, few_threads] : kGroups) {
-    if (options.emulated && kSlowThreads && !few_threads) continue;
+    if (checker.threads_are_dear() && !few_threads) continue;
     const double start = now();
     const long long before = checker.searches();
     checker.begin(name);
