@@ -44,7 +44,7 @@ levels: $(READY)
 			tests/test_index.py tests/test_embedding_bag.py tests/test_candidate_scores.py \
 			tests/test_quantize.py tests/test_nn.py || exit 1; done
 
-# Each Triton kernel compiled for each GPU architecture: is anything worse than in the table?
+# Each Triton and CUDA kernel compiled for each GPU architecture: is anything worse than in the table?
 resources: $(READY)
 	$(BIN)/python bench/gpu_resources.py --check
 

@@ -175,7 +175,7 @@ MODELLED = {  # of kernels with main loops, those instances whose time is modell
 
 # Stack that is accepted, in bytes of a thread, by rows, and why.
 EXPLAINED = {
-    "topk.cu scan 4, 8, 2 sm_1?0": (56, "once a tile, in front of and behind the loop over steps"),
+    "topk.cu scan 4, 8, 2 sm_100": (48, "once a tile, in front of and behind the loop over steps"),
     "topk.cu score_groups float32 sm_8?": (
         8,
         "once a group of 32 items, in a kernel for rare cases",
