@@ -26,7 +26,7 @@ const Table<TopkKernel> table("cosine_topk",
 // Lists for each query, sorted so that membership is a binary search; `ids` holds them.
 IdLists sorted_lists(const char* name, const HeldIds& held, int64_t queries,
                      std::vector<int64_t>& ids) {
-  if (!held.offsets) return {};
+  if (!held.ids || !held.offsets) return {};
   const auto* values = pointer<int64_t>(held.ids);
   const auto* bounds = pointer<int64_t>(held.offsets);
   const int64_t entries = held.ids->numel();
