@@ -84,6 +84,8 @@ calls = [
      (q, x, none, none, none, 0, ids, bounds, 0, none, none, 0.0, none, none)),
     (torch.ops.llmrec.candidate_scores.topk,
      (q, x, none, none, none, 0, ids, bounds, 0, none, none, 0.0, none, none, 1)),
+    (torch.ops.llmrec.candidate_scores.topk,
+     (q, many, none, none, none, 0, ids, bounds, 0, none, none, 0.0, none, none, 1)),
     *((torch.ops.llmrec.cosine_topk.default,
        (q, items, *[none] * 6, 0, 1, 0, *[none] * 7, True)) for items in (x, many)),
 ]
@@ -96,11 +98,16 @@ for op, arguments in calls:
         said.append(str(error))
 print(json.dumps(said))"""
     where = " is not on a GPU; expected all tensors on the same one"
+    too_many = (
+        "items has 2147483648 rows, and backend 'cuda' ranks 2147483647; "
+        "backend='reference' ranks any number"
+    )
     first = ("data", "weight", "data", "queries", "queries", "queries")
     assert told(package, code) == [
-        *(name + where for name in first),
-        "items has 2147483648 rows, and backend 'cuda' ranks 2147483647; "
-        "backend='reference' ranks any number",
+        *(name + where for name in first[:-1]),
+        too_many,
+        first[-1] + where,
+        too_many,
     ]
 
 

@@ -26,6 +26,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -37,17 +38,29 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "cuda_mutants.md"
 BUILD = ROOT / "build" / "cpp"
 WORKERS = 2
-LIMIT = 150  # seconds; a mutant that never ends is found, too
+LIMIT = 240  # seconds; a mutant that never ends is found, too
 BUILDS = ("plain", "address", "thread")
 FLAGS = {
-    "plain": ("-O1",),
+    "plain": ("-O2",),
     "address": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-fsanitize=thread"),
 }
+HALT = {"TSAN_OPTIONS": "halt_on_error=1"}
 SOURCES = ("common/keys.cuh", "common/select.cuh", "common/score.cuh", "common/decode.cuh",
            "cosine_topk/call.cuh", "cosine_topk/scan.cuh", "cosine_topk/decide.cuh",
            "candidate_scores/candidates.cu", "embedding_bag/bag.cu", "quantize/quantize.cu",
            "pack/pack.cu")  # fmt: skip
+# The groups of checks that run a file's kernels, but for those that take longest.
+MOST_GROUPS = "races,emulated cuda,extremes,filters,draws,shapes"
+GROUPS = {
+    "common/keys.cuh": "selection,races,candidate_scores",
+    "common/select.cuh": "selection,races,candidate_scores",
+    "common/score.cuh": "races,candidate_scores,emulated cuda,extremes",
+    "common/decode.cuh": "embedding_bag,candidate_scores,races",
+    "candidate_scores/candidates.cu": "candidate_scores",
+    "embedding_bag/bag.cu": "embedding_bag,emulated cuda",
+    "quantize/quantize.cu": "quantize,emulated cuda",
+}
 PRELUDE = """\
 #pragma once
 #include <cstdlib>
@@ -280,16 +293,14 @@ def build_all(folder: pathlib.Path) -> None:
         ["make", "-f", "tests/cpp/Makefile", f"-j{WORKERS}", *drivers],
         cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    rooms = sorted(
-        path.relative_to(ROOT / "csrc")
-        for path in ROOT.glob("csrc/*/*.cu")
-        if path.name != "device.cu"  # has no kernel
-    )
+    sources = [path for path in ROOT.glob("csrc/*/*.cu") if path.name != "device.cu"]  # no kernel
+    sources += ROOT.glob("tests/cpp/*.cu")
 
-    def compiled(build: str, room: pathlib.Path) -> None:
-        source = folder / room if (folder / room).exists() else ROOT / "csrc" / room
-        target = folder / build / f"{room.stem}.o"
+    def compiled(build: str, source: pathlib.Path) -> None:
+        target = folder / build / f"{source.stem}.o"
         target.parent.mkdir(exist_ok=True)
+        changed = folder / source.parent.name / source.name
+        source = changed if changed.exists() else source
         subprocess.run(
             ["g++", "-x", "c++", "-std=c++20", "-g1", "-ffp-contract=off", "-pthread", "-w",
              "-DLLMREC_EMULATE_CUDA", f"-I{folder}", f"-I{ROOT / 'csrc'}",
@@ -299,23 +310,28 @@ def build_all(folder: pathlib.Path) -> None:
         )  # fmt: skip
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda job: compiled(*job), [(b, room) for b in BUILDS for room in rooms]))
+        list(
+            pool.map(
+                lambda job: compiled(*job), [(b, source) for b in BUILDS for source in sources]
+            )
+        )
     for build in BUILDS:
         objects = [
             str(path) for path in (BUILD / build).rglob("*.o") if not path.name.endswith(".cu.o")
         ]
-        ours = [str(folder / build / f"{room.stem}.o") for room in rooms]
+        ours = [str(folder / build / f"{source.stem}.o") for source in sources]
         subprocess.run(["g++", *FLAGS[build], "-pthread", *objects, *ours, "-o",
                         str(folder / f"driver-{build}")], check=True)  # fmt: skip
 
 
-def found_by(folder: pathlib.Path, build: str, number: int) -> str | None:
+def found_by(folder: pathlib.Path, build: str, number: int, groups: str) -> str | None:
     """What says that a change is wrong in one build; None where nothing does."""
     steady = ["setarch", "-R"] if build == "thread" else []
-    command = [*steady, str(folder / f"driver-{build}"), "--quick", "--emulated", "--first"]
+    command = [*steady, str(folder / f"driver-{build}"), "--quick", "--emulated", "--first",
+               "--groups", groups]  # fmt: skip
     try:
         ended = subprocess.run(
-            command, env=os.environ | {"LLMREC_MUTANT": str(number)}, capture_output=True,
+            command, env=os.environ | HALT | {"LLMREC_MUTANT": str(number)}, capture_output=True,
             text=True, timeout=LIMIT, errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -335,7 +351,7 @@ def killer(folder: pathlib.Path, mutant: Mutant) -> str | None:
     """Which build and group of checks finds a change first."""
     barrier = mutant.change.split(" (place")[0].endswith("dropped")
     for build in ("thread", "plain") if barrier else ("plain", "address"):
-        if said := found_by(folder, build, mutant.number):
+        if said := found_by(folder, build, mutant.number, GROUPS.get(mutant.file, MOST_GROUPS)):
             return said
     return None
 
@@ -350,11 +366,24 @@ Beside a function's name is a digest of its source: what is not the same is trie
 """
 
 
+def table_of(mutants: list[Mutant], verdicts: dict[Mutant, str]) -> str:
+    """The table; what has no verdict yet says so."""
+    parts = [HEAD]
+    for file in SOURCES:
+        parts.append(f"## {file}\n")
+        known = digests(file)
+        for function in dict.fromkeys(m.function for m in mutants if m.file == file):
+            own = [m for m in mutants if (m.file, m.function) == (file, function)]
+            said = {m.change: verdicts.get(m, "not tried") for m in own}
+            parts.append(section(function, known[function], said))
+    return "\n".join(parts)
+
+
 def main() -> int:
     """Try what has changed; 1 where something survives that nobody explained."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="fail where the table changes")
-    parser.add_argument("--only", default="", help="functions whose name holds this, tried anyway")
+    parser.add_argument("--only", default="", help="tries those whose file or function holds this")
     options = parser.parse_args()
     before = TABLE.read_text() if TABLE.exists() else ""
     known = known_verdicts(before)
@@ -365,38 +394,38 @@ def main() -> int:
     for mutant in mutants:
         heading = f"{mutant.function} ({known_digests[mutant.file][mutant.function]})"
         verdict = known.get((heading, cell(mutant.change)), "")
-        explained = EXPLAINED.get((mutant.function, mutant.change))
-        good = verdict == explained or verdict.split(":")[0] in BUILDS
-        if good and not (options.only and options.only in mutant.function):
+        if (mutant.function, mutant.change) in EXPLAINED:
+            verdicts[mutant] = EXPLAINED[mutant.function, mutant.change]
+        elif verdict.split(":")[0] in BUILDS:
             verdicts[mutant] = verdict
-    pending = [mutant for mutant in mutants if mutant not in verdicts]
-    if pending:
-        build_all(folder)
-        for build in BUILDS:
-            if said := found_by(folder, build, 0):
-                raise SystemExit(f"{said}: fails as it is")
+    pending = [
+        mutant
+        for mutant in mutants
+        if mutant not in verdicts and options.only in f"{mutant.file} {mutant.function}"
+    ]
 
-    def tried(mutant: Mutant) -> str:
-        said = killer(folder, mutant) or EXPLAINED.get((mutant.function, mutant.change), "SURVIVED")
+    def as_it_is(case: tuple[str, str]) -> None:
+        if said := found_by(folder, case[0], 0, case[1]):
+            raise SystemExit(f"{said}: fails as it is")
+
+    def tried(mutant: Mutant) -> None:
+        said = killer(folder, mutant) or "SURVIVED"
         print(f"{mutant.function}: {mutant.change}: {said}", flush=True)
-        return said
+        with writing:
+            verdicts[mutant] = said
+            TABLE.write_text(table_of(mutants, verdicts))  # what is known stays if this ends early
 
+    writing = threading.Lock()
     with ThreadPoolExecutor(WORKERS) as pool:
-        verdicts |= dict(zip(pending, pool.map(tried, pending), strict=True))
-    parts = [HEAD]
-    for file in SOURCES:
-        parts.append(f"## {file}\n")
-        for function in dict.fromkeys(m.function for m in mutants if m.file == file):
-            own = {
-                m.change: verdicts[m] for m in mutants if (m.file, m.function) == (file, function)
-            }
-            parts.append(section(function, known_digests[file][function], own))
-    text = "\n".join(parts)
+        if pending:
+            build_all(folder)
+            needed = {GROUPS.get(mutant.file, MOST_GROUPS) for mutant in pending}
+            list(pool.map(as_it_is, [(build, groups) for build in BUILDS for groups in needed]))
+        list(pool.map(tried, pending))
+    text = table_of(mutants, verdicts)
     TABLE.write_text(text)
-    survivors = list(verdicts.values()).count("SURVIVED")
-    print(
-        f"{len(verdicts)} mutants, {len(pending)} tried now, {survivors} survived without a reason"
-    )
+    survivors = len(mutants) - sum(verdict != "SURVIVED" for verdict in verdicts.values())
+    print(f"{len(mutants)} mutants, {len(pending)} tried now, {survivors} without a reason")
     if options.check and text != before:
         print(f"{TABLE.relative_to(ROOT)} was not up to date; commit it as it is now")
         return 1

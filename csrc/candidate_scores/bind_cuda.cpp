@@ -8,6 +8,7 @@ namespace {
 const CudaOp entered("candidate_scores");
 
 void run(const HeldPairs& held) {
+  if (held.args.k > 0) check_ranked(held.args.items);
   const Launch launch("candidate_scores", "queries", held.queries);
   launch.expect(held.items);
   launch.expect("candidates", held.candidates);

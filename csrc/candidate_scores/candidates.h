@@ -37,6 +37,7 @@ CandidateKernel candidate_scores_scalar, candidate_scores_avx2, candidate_scores
 
 // On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's.
 // `entries` is the number of candidates: offsets are not read by the host, and are not trusted.
+// With a k, ids are less than 2^31.
 int64_t candidate_scores_cuda_workspace(const CandidateArguments& args, int64_t entries);  // bytes
 int candidate_scores_cuda(const CandidateArguments& args, int64_t entries, void* workspace,
                           void* stream);

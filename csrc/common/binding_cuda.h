@@ -28,6 +28,13 @@ inline void* current_stream(int32_t device) {
   return stream;
 }
 
+// Keys have room for so many ids (common/keys.cuh).
+inline void check_ranked(const Rows& items) {
+  constexpr int64_t kMost = (int64_t{1} << 31) - 1;
+  check_value(items.count <= kMost, "items has ", items.count, " rows, and backend 'cuda' ranks ",
+              kMost, "; backend='reference' ranks any number");
+}
+
 // A call on the device of its first tensor, which is current until the end.
 class Launch {
  public:

@@ -96,19 +96,6 @@ constexpr int kBytes = 16;  // that a thread loads of a row
 template <Storage kStorage>
 constexpr int kElements = 8 * kBytes / bits_of(kStorage);
 
-// 16 bytes of which the first `count` are a row's; the others are zero and are not read.
-__device__ __forceinline__ uint4 load_some(const uint8_t* from, int count) {
-  uint32_t words[4] = {0, 0, 0, 0};
-  for (int i = 0; i < count; ++i) words[i / 4] |= static_cast<uint32_t>(from[i]) << (8 * (i % 4));
-  return {words[0], words[1], words[2], words[3]};
-}
-
-// Rows whose addresses are multiples of 16 are read so, but for a last part that is shorter.
-__device__ __forceinline__ uint4 load_part(const uint8_t* from, int count, bool aligned) {
-  if (aligned && count >= kBytes) return load_16(from);
-  return load_some(from, count < kBytes ? count : kBytes);
-}
-
 // Codes or floats as float32, without scale and bias.
 template <Storage kStorage>
 __device__ __forceinline__ void decode(const uint4& part, float (&values)[kElements<kStorage>]) {

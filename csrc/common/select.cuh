@@ -73,14 +73,14 @@ __device__ Key kth_largest(int64_t count, int64_t k, Selection& shared, const Ke
     __syncthreads();
     if (thread < kWarp) choose_digit(shared);
     __syncthreads();
-    found |= static_cast<Key>(shared.digit) << shift;
-    __syncthreads();
+    found |= static_cast<Key>(shared.digit) << shift;  // which nobody writes for two barriers
   }
   return found;
 }
 
 // Keeps what read(i, value) says, by write(place, value) at places from 0 on, in any order. What is
-// read and written may be the same memory: no place lies behind what was read. How many are kept.
+// read and written may be the same memory: no place lies behind what all have read at a barrier.
+// How many are kept.
 template <class Value, class Read, class Write>
 __device__ int64_t compact(int64_t count, Selection& shared, const Read& read, const Write& write) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
@@ -91,7 +91,6 @@ __device__ int64_t compact(int64_t count, Selection& shared, const Read& read, c
     const bool kept = i < count && read(i, value);
     __syncthreads();  // nobody writes before all have read
     if (kept) write(static_cast<int64_t>(atomicAdd(&shared.taken, 1u)), value);
-    __syncthreads();
   }
   __syncthreads();
   const int64_t taken = shared.taken;

@@ -29,9 +29,7 @@ CudaFilters filters_of(HeldSearch& held, const Launch& launch) {
 
 void run(HeldSearch& held) {
   TopkArguments& args = held.args;
-  check_value(args.items.count <= kMostCudaItems, "items has ", args.items.count,
-              " rows, and backend 'cuda' ranks ", kMostCudaItems,
-              "; backend='reference' ranks any number");
+  check_ranked(args.items);
   const Launch launch("cosine_topk", "queries", held.queries);
   launch.expect(held.items);
   launch.expect("codes", held.sketch.codes);

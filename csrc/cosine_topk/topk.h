@@ -60,8 +60,7 @@ struct CudaFilters {
 };
 
 // On a GPU: 0, or the cudaError_t of the first launch that failed. All pointers are the device's;
-// `args.filters` is not read. At most kMostCudaItems items.
-constexpr int64_t kMostCudaItems = (int64_t{1} << 31) - 1;
+// `args.filters` is not read. Ids are less than 2^31.
 int64_t cosine_topk_cuda_workspace(const TopkArguments& args, const CudaFilters& filters);  // bytes
 int cosine_topk_cuda(const TopkArguments& args, const CudaFilters& filters, void* workspace,
                      void* stream);

@@ -20,7 +20,7 @@ from llmrec_kernels.ops import nvrtc_compile
 from llmrec_kernels.ops.rows import Rows
 
 NAMESPACE = "llmrec::cuda::"
-MOST_ITEMS = 2**31 - 1  # kMostCudaItems
+MOST_ITEMS = 2**31 - 1  # common/keys.cuh has room for so many ids
 SORTING = 2048  # kSorting of common/select.cuh
 SELECTION_BYTES = 4 * 256 + 4 * 4  # sizeof(Selection)
 BEST_BYTES = 8 * SORTING + SELECTION_BYTES  # of shared memory, for write_best

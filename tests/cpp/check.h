@@ -18,6 +18,11 @@ struct Options {
   std::string only;       // the problems whose name holds this
   uint64_t seed = 0;      // other problems
   std::string without;    // a level that is left out
+  std::string groups;     // the groups that run, with commas between them; empty: all
+
+  bool has_group(const std::string& name) const {
+    return groups.empty() || ("," + groups + ",").find("," + name + ",") != std::string::npos;
+  }
 };
 
 // How a problem is searched.

@@ -1,26 +1,28 @@
 #include "emulated_cuda.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <thread>
+#include <tuple>
+#include <utility>
 
 #include "candidate_scores/candidates.h"
 #include "cosine_topk/topk.h"
 #include "embedding_bag/bag.h"
 #include "pack/pack.h"
 #include "quantize/quantize.h"
+#include "threads.h"
 
 #if defined(__x86_64__)
 namespace llmrec {
 namespace {
 
-// On a thread of its own: AddressSanitizer does not know the stack again that fibers leave.
 template <class Launch>
 void expect_launched(const Launch& launch) {
-  int error = 0;
-  std::thread([&] { error = launch(); }).join();
+  const int error = launch();
   check_value(error == 0, "a launch failed with error ", error);
 }
 
@@ -162,6 +164,150 @@ void check_untrusted_items(Checker& checker) {
   checker.expect(right, "emulated cuda: items that are not finite");
 }
 
+// Items whose vector, bias or scale is not a number are nobody's, and a query that is not finite
+// has nothing; the others' results are as if those were not there.
+void check_untrusted_search(Checker& checker) {
+  constexpr int64_t dim = 9, items = 150, nobody = 1;
+  Random random = checker.random(8);
+  const Frame frame(dim, random);
+  for (const bool cosine : {true, false})
+    for (const int64_t count : {2, 35}) {
+      Problem problem;
+      problem.name = sentence("emulated cuda: what is NaN, B ", count);
+      problem.items =
+          stored(vectors(Kind::normal, items, dim, frame, random), items, dim, Storage::float32, 0);
+      problem.count = count;
+      problem.queries = queries_for(problem.items, Kind::normal, count, frame, random);
+      problem.cosine = cosine;
+      problem.item_bias = numbers_of(Numbers::normal, items, random);
+      problem.item_scale = numbers_of(Numbers::normal, items, random);
+      problem.filters.allowed.assign(items, 1);
+      for (const int64_t bad : {0, 20, 77, 149}) problem.filters.allowed[bad] = 0;
+      Ranking ranking = rank(problem);
+      ranking[nobody].clear();
+      problem.filters.allowed.clear();
+      for (const int64_t place : {int64_t{0}, 20 * dim + 8})
+        std::memcpy(problem.items.data.data() + 4 * place, &kNan, sizeof kNan);
+      problem.item_bias[77] = problem.item_scale[149] = problem.queries[nobody * dim + 8] = kNan;
+      const Packed packed = packed_by(pack_emulated_cuda, problem.items, 1);
+      const Setting setting{items, 1, {}};
+      for (const Form form : {Form::plain, Form::packed}) {
+        const Result result = search(cosine_topk_emulated_cuda, problem, packed, form, setting);
+        const std::string wrong = compare(problem, ranking, setting, result);
+        checker.expect(wrong.empty(), problem.name + ": " + wrong);
+      }
+      const Result near =
+          search(cosine_topk_emulated_cuda, problem, packed, Form::packed, setting, false);
+      for (int64_t query = 0; query < count; ++query)
+        for (int64_t place = 0; place < items; ++place) {
+          const int64_t id = near.ids[query * items + place];
+          const bool there = place < static_cast<int64_t>(ranking[query].size());
+          checker.expect(there ? id >= 0 && id != 0 && id != 20 && id != 77 && id != 149 : id == -1,
+                         problem.name + ": an estimate of what is not there");
+        }
+    }
+}
+
+// A mapping of which few pages are ever touched.
+class Mapping {
+ public:
+  explicit Mapping(int64_t bytes)
+      : bytes_(static_cast<size_t>(bytes)),
+        start_(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    check_value(start_ != MAP_FAILED, "no ", bytes, " bytes of address space");
+  }
+  ~Mapping() { munmap(start_, bytes_); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  char* at(int64_t byte) const { return static_cast<char*>(start_) + byte; }
+
+ private:
+  size_t bytes_;
+  void* start_;
+};
+
+// Rows, and their scales, that lie 2^31 elements apart give the bits of rows side by side.
+void check_far_rows(Checker& checker) {
+  constexpr int64_t dim = 20, count = 18, apart = (int64_t{1} << 31) + 48;
+  Random random = checker.random(10);
+  const Frame frame(dim, random);
+  const Items near = stored(vectors(Kind::normal, count, dim, frame, random), count, dim,
+                            Storage::int8_symmetric, 0);
+  const Mapping data(count * apart), scales(count * apart * 4);
+  Rows far = near.rows();
+  far.stride = far.number_stride = apart;
+  far.data = data.at(0);
+  far.scale = scales.at(0);
+  for (int64_t row = 0; row < count; ++row) {
+    std::memcpy(data.at(row * apart), near.data.data() + row * near.stride, dim);
+    std::memcpy(scales.at(row * apart * 4), near.scale.data() + row * 4, 4);
+  }
+  const std::vector<float> queries = vectors(Kind::normal, 1, dim, frame, random);
+  const std::vector<int64_t> ids = {17, 0, 5, 17}, offsets = {0, 4};
+  const auto results = [&](const Rows& rows) {
+    const auto entries = static_cast<int64_t>(ids.size());
+    std::vector<float> pooled(dim), scores(entries), best(5);
+    std::vector<int64_t> best_ids(5);
+    BagArguments bags;
+    bags.table = rows;
+    bags.indices = ids.data();
+    bags.offsets = offsets.data();
+    bags.count = 1;
+    bags.out = pooled.data();
+    expect_launched([&] { return embedding_bag_cuda(bags, entries, nullptr, nullptr); });
+    CandidateArguments pairs;
+    pairs.queries = queries.data();
+    pairs.count = 1;
+    pairs.items = rows;
+    pairs.candidates = ids.data();
+    pairs.offsets = offsets.data();
+    pairs.scores = scores.data();
+    FirstBad unused;
+    candidate_scores_emulated_cuda(pairs, unused, unused, on_threads(1));
+    TopkArguments search;
+    search.queries = queries.data();
+    search.count = 1;
+    search.items = rows;
+    search.k = 5;
+    search.scores = best.data();
+    search.ids = best_ids.data();
+    cosine_topk_emulated_cuda(search, on_threads(1));
+    for (const auto* each : {&scores, &best})
+      pooled.insert(pooled.end(), each->begin(), each->end());
+    return std::pair(pooled, best_ids);
+  };
+  checker.expect(results(far) == results(near.rows()), "emulated cuda: rows 2^31 elements apart");
+  // float32 rows, packed and quantized.
+  const std::vector<float> weight = vectors(Kind::normal, count, dim, frame, random);
+  for (int64_t row = 0; row < count; ++row)
+    std::memcpy(data.at(row * apart), weight.data() + row * dim, 4 * dim);
+  const auto made = [&](const Rows& rows) {
+    std::vector<double> norms(count);
+    std::vector<char> copies(count * dim * 4), codes(count * dim);
+    std::vector<int8_t> sketch((count + 15) / 16 * (dim + 3) / 4 * 64);
+    std::vector<float> scale(count), unit_scale(count), residual(count);
+    PackArguments args;
+    args.rows = rows;
+    args.row_bytes = 4 * dim;
+    args.data = copies.data();
+    args.inverse_norms = norms.data();
+    args.sketch = {sketch.data(), unit_scale.data(), residual.data()};
+    expect_launched([&] { return pack_cuda(args, nullptr); });
+    QuantizeArguments into;
+    into.weight = rows;
+    into.storage = Storage::int8_symmetric;
+    into.codes = reinterpret_cast<uint8_t*>(codes.data());
+    into.numbers = scale.data();
+    expect_launched([&] { return quantize_cuda(into, nullptr); });
+    copies.insert(copies.end(), codes.begin(), codes.end());
+    return std::tuple(copies, norms, scale, sketch, unit_scale, residual);
+  };
+  checker.expect(
+      made({data.at(0), count, dim, apart}) == made({weight.data(), count, dim, 4 * dim}),
+      "emulated cuda: float32 rows 2^31 bytes apart");
+}
+
 }  // namespace
 
 void check_emulated_cuda(Checker& checker) {
@@ -170,6 +316,11 @@ void check_emulated_cuda(Checker& checker) {
   check_untrusted_bags(checker);
   check_untrusted_weights(checker);
   check_untrusted_items(checker);
+  if (checker.threads_are_dear()) return;
+  now_running("emulated cuda: NaN");
+  check_untrusted_search(checker);
+  now_running("emulated cuda: rows that are far apart");
+  check_far_rows(checker);
 }
 
 }  // namespace driver
@@ -178,6 +329,7 @@ void check_emulated_cuda(Checker& checker) {
 namespace llmrec::driver {
 
 void check_emulated_cuda(Checker&) {}
+void check_selection(Checker&) {}
 
 }  // namespace llmrec::driver
 #endif

@@ -16,6 +16,7 @@ namespace driver {
 
 // What is wrong with the contents of a call counts for nothing, or comes out as the header says.
 void check_emulated_cuda(Checker& checker);
+void check_selection(Checker& checker);  // selection.cu
 
 }  // namespace driver
 }  // namespace llmrec

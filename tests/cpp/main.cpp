@@ -2,12 +2,14 @@
 // loops over the definition of the result.
 //
 //   driver [--quick] [--verbose] [--emulated] [--first] [--seed NUMBER] [--only TEXT]
-//          [--without LEVEL]
+//          [--without LEVEL] [--groups NAME,NAME]
 //
 // --emulated runs the kernels of a GPU, in the emulator of tests/emulation, in place of the others.
 //
 // Everything is drawn from fixed seeds, or from others with --seed. A failed case says what it was,
 // and --only with a part of its name (its seed, say) runs it again alone.
+//
+// The groups that take least time come first, for --first.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -28,21 +30,22 @@ struct Group {
 };
 
 constexpr Group kGroups[] = {
+    {"selection", llmrec::driver::check_selection, true},
     {"races", llmrec::driver::check_races, true},
-    {"shapes", llmrec::driver::check_shapes},
-    {"kinds", llmrec::driver::check_kinds},
-    {"numbers", llmrec::driver::check_numbers},
+    {"embedding_bag", llmrec::driver::check_embedding_bag, true},
+    {"candidate_scores", llmrec::driver::check_candidate_scores, true},
+    {"quantize", llmrec::driver::check_quantize, true},
+    {"emulated cuda", llmrec::driver::check_emulated_cuda, true},
     {"extremes", llmrec::driver::check_extremes},
     {"filters", llmrec::driver::check_filters},
     {"draws", llmrec::driver::check_draws},
+    {"shapes", llmrec::driver::check_shapes},
+    {"numbers", llmrec::driver::check_numbers},
+    {"kinds", llmrec::driver::check_kinds},
     {"widest", llmrec::driver::check_widest},
     {"bad input", llmrec::driver::check_bad_input},
     {"concurrency", llmrec::driver::check_concurrency},
-    {"quantize", llmrec::driver::check_quantize, true},
-    {"embedding_bag", llmrec::driver::check_embedding_bag, true},
-    {"candidate_scores", llmrec::driver::check_candidate_scores, true},
     {"roofs", llmrec::driver::check_roofs},
-    {"emulated cuda", llmrec::driver::check_emulated_cuda, true},
 };
 
 double now() {
@@ -66,12 +69,14 @@ int main(int count, char** words) {
       options.only = words[++i];
     } else if (std::strcmp(words[i], "--seed") == 0 && i + 1 < count) {
       options.seed = std::strtoull(words[++i], nullptr, 10);
+    } else if (std::strcmp(words[i], "--groups") == 0 && i + 1 < count) {
+      options.groups = words[++i];
     } else if (std::strcmp(words[i], "--without") == 0 && i + 1 < count) {
       options.without = words[++i];
     } else {
       std::fprintf(stderr,
                    "expected [--quick] [--verbose] [--emulated] [--first] [--seed NUMBER] [--only "
-                   "TEXT] [--without LEVEL]; got %s\n",
+                   "TEXT] [--without LEVEL] [--groups NAME,NAME]; got %s\n",
                    words[i]);
       return 2;
     }
@@ -81,6 +86,7 @@ int main(int count, char** words) {
   for (const auto& level : checker.levels()) std::printf("level %s\n", level.name);
   for (const auto& [name, check, few_threads] : kGroups) {
     if (checker.threads_are_dear() && !few_threads) continue;
+    if (!options.has_group(name)) continue;
     const double start = now();
     const long long before = checker.searches();
     checker.begin(name);

@@ -95,6 +95,8 @@ constexpr int kCopies = 64;  // of a thread, on their way at a time
 struct Fiber {
   void* stack_pointer = nullptr;
   std::unique_ptr<char[]> stack;
+  const void* bottom = nullptr;  // of its stack, as AddressSanitizer knows it
+  size_t stack_bytes = 0;
   void* tsan = nullptr;
   uint3 index;
   unsigned number = 0;  // in its block
@@ -168,7 +170,7 @@ EMULATOR_UNWATCHED inline void switch_to(Fiber* next) {
   Fiber* before = fiber;
   fiber = next;
   EMULATOR_ASAN(void* fake = nullptr;
-                __sanitizer_start_switch_fiber(&fake, next->stack.get(), kStack);)
+                __sanitizer_start_switch_fiber(&fake, next->bottom, next->stack_bytes);)
   EMULATOR_TSAN(__tsan_switch_to_fiber(next->tsan, __tsan_switch_to_fiber_no_sync);)
   llmrec_emulator_switch(&before->stack_pointer, next->stack_pointer);
   EMULATOR_ASAN(__sanitizer_finish_switch_fiber(fake, nullptr, nullptr);)
@@ -182,7 +184,8 @@ EMULATOR_UNWATCHED void wait_until(const char* where, Done done) {
 
 // What a fiber runs: the kernel, once for each block.
 EMULATOR_UNWATCHED inline void run_kernel() {
-  EMULATOR_ASAN(__sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);)
+  EMULATOR_ASAN(
+      __sanitizer_finish_switch_fiber(nullptr, &scheduler.bottom, &scheduler.stack_bytes);)
   for (;;) {
     (*block->kernel)();
     if (fiber->pending != 0) fail("a thread ends before its async copies have arrived");
@@ -197,6 +200,8 @@ EMULATOR_UNWATCHED inline void run_kernel() {
 EMULATOR_UNWATCHED inline void prepare_stack(Fiber& one) {
   one.stack.reset();
   one.stack.reset(new char[kStack]);
+  one.bottom = one.stack.get();
+  one.stack_bytes = kStack;
   auto top = reinterpret_cast<uintptr_t>(one.stack.get() + kStack) & ~uintptr_t{15};
   auto* at = reinterpret_cast<void**>(top);
   *--at = nullptr;  // a function begins 8 bytes off a multiple of 16
@@ -233,7 +238,7 @@ EMULATOR_UNWATCHED inline void launch(dim3 grid, dim3 size, size_t shared_bytes,
   if (one.threads == 0 || one.threads > 1024) fail("a block has 1 to 1024 threads");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("a grid has at least one block");
   if (grid.y > 65535 || grid.z > 65535) fail("a grid has at most 65535 blocks in y and z");
-  if (shared_bytes > 227 << 10) fail("a block has at most 227 KiB of shared memory");
+  if (shared_bytes > 48 << 10) fail("a block has at most 48 KiB of shared memory unasked");
   EMULATOR_TSAN(scheduler.tsan = __tsan_get_current_fiber();)
   std::vector<Fiber> fibers(one.threads);
   for (unsigned number = 0; number < one.threads; ++number) {
