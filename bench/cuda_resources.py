@@ -110,7 +110,8 @@ def scan_shared(constants: Constants, numbers: Numbers) -> int:
     queries = columns * sides * 8
     stage = (constants["kTileItems"] + queries) * constants["kStep"]
     groups = constants["kTileItems"] // constants["kGroup"]
-    return constants["kStages"] * stage + constants["kTileItems"] * 8 + groups * 16
+    known = constants["kTileItems"] * 2 + groups * (4 + queries) + queries  # struct Knows
+    return constants["kStages"] * stage + known * 4
 
 
 def pack_shared(constants: Constants, numbers: Numbers) -> int:
@@ -478,7 +479,7 @@ CUDA sources: {sources}.
 
 
 def render(table: Table, version: str, digests: Mapping[str, str]) -> str:
-    import cuda_model  # and with it pandas
+    import cuda_model  # and with it pandas and torch
 
     known = ", ".join(f"{op} {digest}" for op, digest in sorted(digests.items()))
     rows = [rendered_row(key, table[key]) for key in sorted(table)]

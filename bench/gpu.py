@@ -13,11 +13,12 @@ Writes `bench/results/<gpu>.json` after each cell, and `<gpu>.md` from it. The J
   - `name`, `job`, `sizes`, `cold` (nothing in the GPU's cache), `reduced` (what memory did not
     allow, or null), `clocks` before and after, `ours` (the fastest of our backends that ran);
   - `contestants`, by name: `kind` ("ours" or "peer"), `exact`, `agreement` (with the reference, on
-    a sample), `turns` (seconds of a call, by round), `seconds`, `ratio` (its time over ours) and
-    `call_seconds` (with what Python and the driver add, and never cold), each as median and
-    quartiles; and of ours `roof`: the least bytes and operations, and what share they are of the
-    roofs that were measured, and of the datasheet's;
-  - `left_out`, by name, the reason; `wrong`, those of ours that the reference contradicts.
+    a sample), `turns` (seconds of a call, by round), `seconds`, `ratio` (its time over ours, where
+    one of ours ran) and `call_seconds` (with what Python and the driver add, and never cold), each
+    as median and quartiles; and of ours `roof`: the least bytes and operations, and what share they
+    are of the roofs that were measured, and of the datasheet's;
+  - `left_out`, by name, the reason; `wrong`, those of ours that the reference contradicts or
+    that failed.
 
 Contestants take turns, round after round; a ratio is that of two turns of one round.
 """
@@ -36,7 +37,7 @@ from typing import Any
 
 import lookups
 from gpu_cells import CELLS, Cell, PackCell, Work, fitting, tiny, work
-from gpu_contests import Contest, LeftOut
+from gpu_contests import Contest, LeftOut, Prepare
 from gpu_lookups import bags, candidates, packing, quantization
 from gpu_machine import Call, DryRun, Facts, Gpu, Machine, first_line
 from gpu_summary import summarise
@@ -88,25 +89,51 @@ def measure(report: Facts, machine: Machine, rounds: int) -> None:
     held = contest(cell, job, machine)
     report["cold"] = held.cold
     calls = admit(held, machine, report)
-    first = next((name for name in held.ours if name in calls), None)
-    if first is None:
+    if calls.keys().isdisjoint(held.ours):
         return
-    report["ours"], before = first, machine.clocks()
-    counts = {name: machine.calls_in_turn(call, held.cold) for name, call in calls.items()}
-    turns: Turns = {name: {} for name in calls}
-    latencies: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
-        for name, call in calls.items():
-            turns[name][number] = machine.turn(call, counts[name], held.cold)
-            latencies[name].append(machine.latency(call))
+    before = machine.clocks()
+    turns, latencies = take_turns(calls, machine, rounds, held, report)
     report["clocks"] = {"before": before, "after": machine.clocks()}
-    for name, measured in summary(turns, first).items():
+    report["ours"] = next((name for name in held.ours if name in calls), None)
+    for name, measured in summary(turns, report["ours"]).items():
         report["contestants"][name] |= measured
         report["contestants"][name]["call_seconds"] = quartiles(latencies[name])
     for name in held.ours:
         if name in calls:
             mine = report["contestants"][name]
             mine["work"] = asdict(work(cell, job, name))
+
+
+def take_turns(
+    calls: dict[str, Call], machine: Machine, rounds: int, held: Contest, report: Facts
+) -> tuple[Turns, dict[str, list[float]]]:
+    """Seconds on the device and of whole calls, by name; who fails is left out, of `calls` too."""
+    counts: dict[str, int] = {}
+    turns: Turns = {name: {} for name in calls}
+    latencies: dict[str, list[float]] = {name: [] for name in calls}
+
+    def warm_up(name: str, call: Call) -> None:
+        counts[name] = machine.calls_in_turn(call, held.cold)
+
+    def take_turn(name: str, call: Call) -> None:
+        turns[name][len(turns[name])] = machine.turn(call, counts[name], held.cold)
+        latencies[name].append(machine.latency(call))
+
+    for step in (warm_up, *[take_turn] * rounds):
+        for name, call in list(calls.items()):
+            try:
+                step(name, call)
+            except Exception as error:  # noqa: PERF203 - a turn has its own clock
+                del calls[name], turns[name], report["contestants"][name]
+                leave_out(name, error, held, report)
+    return turns, latencies
+
+
+def leave_out(name: str, error: Exception, held: Contest, report: Facts) -> None:
+    """Somebody failed; that is wrong of ours."""
+    report["left_out"][name] = f"it failed: {first_line(error)}"
+    if name in held.ours:
+        report["wrong"].append(name)
 
 
 def admit(held: Contest, machine: Machine, report: Facts) -> dict[str, Call]:
@@ -118,18 +145,12 @@ def admit(held: Contest, machine: Machine, report: Facts) -> dict[str, Call]:
     for name, prepare in (held.ours | held.peers).items():
         mine = name in held.ours
         try:
-            call = prepare()
-            answer = call()
-            machine.wait()
-            agreement = held.agreement(answer)
-            wrong = mine and not held.right(answer)
+            call, agreement, wrong = tried(prepare, held, mine, machine)
         except LeftOut as reason:
             report["left_out"][name] = str(reason)
             continue
         except Exception as error:
-            report["left_out"][name] = f"it failed: {first_line(error)}"
-            if mine:
-                report["wrong"].append(name)
+            leave_out(name, error, held, report)
             continue
         if wrong:
             report["wrong"].append(name)
@@ -142,6 +163,17 @@ def admit(held: Contest, machine: Machine, report: Facts) -> dict[str, Call]:
             "agreement": agreement,
         }
     return calls
+
+
+def tried(
+    prepare: Prepare, held: Contest, mine: bool, machine: Machine
+) -> tuple[Call, float, bool]:
+    """A call that was made once, its agreement, and whether it is wrong; its answer is let go."""
+    machine.release()
+    call = prepare()
+    answer = call()
+    machine.wait()
+    return call, held.agreement(answer), mine and not held.right(answer)
 
 
 def shares(report: Facts, roofs: Facts, sheet: Facts | str) -> None:

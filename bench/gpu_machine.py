@@ -64,6 +64,10 @@ class Machine(ABC):
         """Until the device is done."""
 
     @abstractmethod
+    def release(self) -> None:
+        """Give back the memory that torch keeps for later, which other libraries cannot use."""
+
+    @abstractmethod
     def free(self) -> int:
         """Bytes that can be allocated."""
 
@@ -119,9 +123,11 @@ class Machine(ABC):
 
     def _product(self, dtype: torch.dtype, edge: int) -> float | str:
         matrix = torch.ones(edge, edge, device=self.device).to(dtype)
-        multiply = torch._int_mm if dtype == torch.int8 else torch.matmul
+        multiply, right = torch.matmul, matrix
+        if dtype == torch.int8:  # cuBLASLt's fast kernels take the right operand by columns
+            multiply, right = torch._int_mm, matrix.t()
         try:
-            return 2 * edge**3 / self._best(partial(multiply, matrix, matrix))
+            return 2 * edge**3 / self._best(partial(multiply, matrix, right))
         except RuntimeError as error:
             return f"not known: {first_line(error)}"
 
@@ -206,8 +212,11 @@ class Gpu(Machine):
     def wait(self) -> None:
         torch.cuda.synchronize()
 
-    def free(self) -> int:
+    def release(self) -> None:
         torch.cuda.empty_cache()
+
+    def free(self) -> int:
+        self.release()
         return int(torch.cuda.mem_get_info()[0])
 
     def hardware(self) -> Facts:
@@ -220,16 +229,16 @@ class Gpu(Machine):
         }
 
     def _driver(self) -> str:
-        nvml = nvml_or_none()
+        nvml, why = nvml_or_none()
         if nvml is None:
-            return NO_NVML
+            return why
         version = nvml.nvmlSystemGetDriverVersion()
         return version.decode() if isinstance(version, bytes) else str(version)
 
     def clocks(self) -> Facts | str:
-        nvml = nvml_or_none()
+        nvml, why = nvml_or_none()
         if nvml is None:
-            return NO_NVML
+            return why
         try:
             gpu = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{self._properties.uuid}".encode())
             return {
@@ -272,6 +281,9 @@ class DryRun(Machine):
     def wait(self) -> None:
         """A call is done when it returns."""
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     def free(self) -> int:
         return 2**34
 
@@ -282,14 +294,17 @@ class DryRun(Machine):
         return "not known: there is no GPU"
 
 
-def nvml_or_none() -> Any:
-    """NVIDIA's management library, ready, where it is installed."""
+def nvml_or_none() -> tuple[Any, str]:
+    """NVIDIA's management library, ready; or None, and why."""
     try:
         import pynvml
     except ImportError:
-        return None
-    pynvml.nvmlInit()
-    return pynvml
+        return None, NO_NVML
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:  # in a container without libnvidia-ml.so.1, say
+        return None, f"not known: {first_line(error)}"
+    return pynvml, ""
 
 
 def commit() -> Facts:

@@ -54,16 +54,15 @@ def seconds_of(run: Call) -> float:
     return time.perf_counter() - start
 
 
-def summary(turns: Turns, ours: str) -> dict[str, dict[str, Any]]:
-    """By name: the turns, the quartiles of a call's seconds, and of its time over ours."""
-    return {
-        name: {
-            "turns": mine,
-            "seconds": quartiles(mine.values()),
-            "ratio": quartiles(taken / turns[ours][number] for number, taken in mine.items()),
-        }
-        for name, mine in turns.items()
-    }
+def summary(turns: Turns, ours: str | None) -> dict[str, dict[str, Any]]:
+    """By name: the turns, the quartiles of a call's seconds, and of its time over ours, if any."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, mine in turns.items():
+        found[name] = {"turns": mine, "seconds": quartiles(mine.values())}
+        if ours is not None:
+            ratios = (taken / turns[ours][number] for number, taken in mine.items())
+            found[name]["ratio"] = quartiles(ratios)
+    return found
 
 
 def quartiles(values: Iterable[float]) -> dict[str, float]:

@@ -24,7 +24,6 @@ DRY_RUN = os.environ.get("LLMREC_GPU_DRY_RUN") == "1"
 DEVICE = "cpu" if DRY_RUN else "cuda"
 ELSEWHERE = "meta" if DRY_RUN else "cpu"  # a device that is not DEVICE
 BACKENDS = ("cpu", "reference") if DRY_RUN else ("cuda", "triton", "nvrtc")
-SUFFIXES = {backend.name: backend.suffix for backend in backends.BACKENDS}
 LARGE = 2**20 if DRY_RUN else 2**31  # elements that a 32-bit offset cannot count
 
 _MEMORY = 2**40  # bytes that the stand-in says it has
@@ -52,6 +51,11 @@ def require(backend: str, *ops: str) -> None:
         pytest.skip(str(error))
     if backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("Triton's interpreter is on in this process; run pytest -m gpu")
+
+
+def operator(op: str, backend: str) -> Any:
+    """The torch operator of a backend: those of Triton and NVRTC exist once they are selected."""
+    return getattr(torch.ops.llmrec, backends.select(op, there(torch.empty(0)).device, backend))
 
 
 def spoil(vectors: Tensor, row: int, value: float) -> None:
@@ -138,6 +142,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.sleeps = False
+        self._caches = True
         self._starved: NoMemory | None = None
         self.CUDAGraph: Callable[[], Graph] = Graph
 
@@ -174,13 +179,16 @@ class StandIn:
         assert mode in ("default", "warn", "error")
 
     def empty_cache(self) -> None:
-        """Nothing is cached."""
+        self._caches = False
 
     def memory_reserved(self) -> int:
         return 0
 
     def mem_get_info(self) -> tuple[int, int]:
-        return _MEMORY, _MEMORY
+        """Nothing is free unless the cache was emptied for this very look."""
+        free = 0 if self._caches else _MEMORY
+        self._caches = True
+        return free, _MEMORY
 
     def set_per_process_memory_fraction(self, fraction: float) -> None:
         if self._starved is not None:

@@ -132,6 +132,45 @@ def test_what_was_missed_is_named(report: Any, room: Any) -> None:
     ]
 
 
+def test_a_target_is_judged_by_the_lower_of_a_roof_and_its_datasheet(room: Any) -> None:
+    misses = room("gpu_summary").misses
+    roof = {"operations_share": 0.9, "sheet_operations_share": 0.3, "bytes_share": 0.1}
+    mine = {"kind": "ours", "roof": roof}
+    cell = {"name": "topk-4096-d384-k10", "job": "float32", "wrong": [], "ours": "cuda",
+            "contestants": {"cuda": mine}}  # fmt: skip
+    title = "topk-4096-d384-k10, float32"
+    assert misses({"cells": [cell]}) == [
+        f"{title}: 30% of the peak of products by the datasheet, of 55%"
+    ]
+    roof |= {"operations_share": 0.5, "sheet_operations_share": 0.6}
+    assert misses({"cells": [cell]}) == [f"{title}: 50% of the peak of products, of 55%"]
+    roof["operations_share"] = 0.55
+    assert misses({"cells": [cell]}) == []
+    cell["name"] = "topk-1-d384-k10"
+    roof |= {"bytes_share": 0.95, "sheet_bytes_share": 0.8}
+    (told,) = misses({"cells": [cell]})
+    assert told.endswith(": 80% of memory bandwidth by the datasheet, of 88%")
+
+
+def test_a_measured_roof_below_half_of_the_datasheets_is_flagged(report: Any, room: Any) -> None:
+    found = json.loads(json.dumps(report[0]))
+    summarise = room("gpu_summary").summarise
+    found["roofs"] = {"read_bytes_per_second": 60.0, "copy_bytes_per_second": 49.0,
+                      "int8_operations_per_second": 9.0, "float16_operations_per_second": 5.0,
+                      "float32_operations_per_second": "not known: why"}  # fmt: skip
+    found["sheet"] = {"name": "H100-SXM", "bytes_per_second": 100.0,
+                      "float16_operations_per_second": 10.0,
+                      "int8_operations_per_second": 20.0}  # fmt: skip
+    assert [
+        line for line in summarise(found).splitlines() if "of the datasheet's were" in line
+    ] == [
+        "- **copy bytes per second: 49% of the datasheet's were measured.**",
+        "- **int8 operations per second: 45% of the datasheet's were measured.**",
+    ]
+    found["sheet"] = "bench/gpu_model.py has no datasheet of it"
+    assert "of the datasheet's were" not in summarise(found)
+
+
 def test_who_is_wrong_or_fails_is_not_timed(room: Any) -> None:
     bench, contests = room("gpu"), room("gpu_contests")
 
@@ -156,6 +195,70 @@ def test_who_is_wrong_or_fails_is_not_timed(room: Any) -> None:
         "two": "it failed: RuntimeError: no such kernel",
         "three": "it is not here",
     }
+
+
+class Fails:
+    """A call that works so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("no room\nand more")
+        return 1
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5])  # as it warms up, in a turn, or after it
+@pytest.mark.parametrize("who", [{"one"}, {"cuda"}, {"cuda", "triton"}])
+def test_who_fails_in_a_turn_is_left_out_and_the_others_stay(
+    room: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, who: set[str], times: int
+) -> None:
+    bench, contests = room("gpu"), room("gpu_contests")
+
+    def prepares(*names: str) -> dict[str, Any]:
+        calls = {name: Fails(times if name in who else 99) for name in names}
+        return {name: lambda call=call: call for name, call in calls.items()}
+
+    held = contests.Contest(
+        prepares("cuda", "triton"), prepares("one", "two"), lambda _: 1.0, lambda _: True
+    )
+    monkeypatch.setattr(bench, "contest", lambda *_: held)
+    machine = room("gpu_machine").DryRun()
+    monkeypatch.setattr(machine, "calls_in_turn", lambda call, cold: call())
+    found = bench.run(bench.chosen(["pack"]), machine, 2, tmp_path)
+    (cell,) = found["cells"]
+    stay = {"cuda", "triton", "one", "two"} - who
+    assert set(cell["contestants"]) == stay
+    assert all(len(cell["contestants"][name]["turns"]) == 2 for name in stay)
+    assert cell["left_out"] == dict.fromkeys(who, "it failed: OutOfMemoryError: no room")
+    assert set(cell["wrong"]) == who - {"one"}
+    ours = min(stay & {"cuda", "triton"}, default=None)
+    assert cell["ours"] == ours
+    if ours is not None:
+        assert cell["contestants"][ours]["ratio"]["median"] == 1
+    (text,) = tmp_path.glob("*.md")
+    for name in who:
+        assert f"- {name}: it failed: OutOfMemoryError: no room (pack, float32)" in text.read_text()
+        assert (f"pack, float32: {name} is wrong or failed" in text.read_text()) == (name != "one")
+
+
+def test_each_prepares_with_no_memory_in_the_cache_of_torch(
+    room: Any, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: happened.append("empty"))
+
+    def prepares(name: str) -> Any:
+        return lambda: happened.append(name) or (lambda: 1)
+
+    held = room("gpu_contests").Contest(
+        {"cuda": prepares("cuda")}, {"one": prepares("one")}, lambda _: 1.0, lambda _: True
+    )
+    report: dict[str, Any] = {"contestants": {}, "left_out": {}, "wrong": []}
+    assert len(room("gpu").admit(held, machine, report)) == 2
+    assert happened == ["empty", "cuda", "empty", "one"]
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(
@@ -265,6 +368,31 @@ def test_a_gpu_is_timed_by_events_and_says_what_it_is(
     assert machine.roofs()["read_bytes_per_second"] == pytest.approx(4_096 / 0.002)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "pip install nvidia-ml-py" in machine.clocks()
+
+
+def test_a_library_that_nvml_does_not_find_is_told_and_stops_nothing(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise NVMLError("NVML Shared Library Not Found\nand more")
+
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=fails, NVMLError=NVMLError))
+    why = "not known: NVMLError: NVML Shared Library Not Found"
+    assert machine.environment()["driver"] == why
+    assert machine.clocks() == why
+
+
+def test_the_int8_roof_has_its_right_operand_by_columns(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strides = []
+
+    def multiply(left: torch.Tensor, right: torch.Tensor) -> None:
+        strides.append((left.stride(), right.stride()))
+
+    monkeypatch.setattr(torch, "_int_mm", multiply)
+    assert machine.roofs()["int8_operations_per_second"] == pytest.approx(2 * 32**3 / 0.002)
+    assert set(strides) == {((32, 1), (1, 32))}
 
 
 def test_a_whole_run_of_the_class_for_gpus(

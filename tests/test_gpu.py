@@ -18,9 +18,9 @@ from gpu_dry_run import (
     BACKENDS,
     DEVICE,
     DRY_RUN,
-    SUFFIXES,
     cuda,
     needs_gpu,
+    operator,
     require,
     spoil,
     there,
@@ -408,19 +408,18 @@ def test_a_row_that_is_not_finite_is_never_found_and_spoils_no_other(
 def test_indices_and_offsets_that_slipped_through_read_nothing_outside(backend: str) -> None:
     """Below the public functions, which check what they can; compute-sanitizer sees the rest."""
     require(backend, "embedding_bag", "candidate_scores")
-    table, far, suffix = there(random(9, 8)), 2**40, SUFFIXES[backend]
+    table, far = there(random(9, 8)), 2**40
+    pool, score = (operator(op, backend) for op in ("embedding_bag", "candidate_scores"))
     wrong = unchecked([0, -1, 9, far, 3, -far, 2, 2], 9)
     for bad in ([0, 5, 8], [-5, 3, far], [2**63 - 1, -(2**63), 0]):
         offsets = unchecked_offsets(bad, 8)
-        operator = getattr(torch.ops.llmrec, f"embedding_bag{suffix}")
-        bags = operator(table, None, None, 0, 8, wrong, offsets, 0, None, -1, False, 0)
+        bags = pool(table, None, None, 0, 8, wrong, offsets, 0, None, -1, False, 0)
         assert bags.isfinite().all()
-        operator = getattr(torch.ops.llmrec, f"candidate_scores{suffix}")
         arguments = (table[:2], table, None, None, None, 0, wrong, offsets, 0)
         terms = (None, None, 0.0, None, None)
-        assert not operator(*arguments, *terms).isnan().any()
+        assert not score(*arguments, *terms).isnan().any()
         for k in (2, 300):
-            assert not operator(*arguments, *terms, k)[0].isnan().any()
+            assert not score(*arguments, *terms, k)[0].isnan().any()
     cuda.synchronize()  # a fault is reported here
 
 

@@ -61,8 +61,31 @@ def test_every_test_of_a_gpu_passes_with_a_stand_in(tmp_path: Path) -> None:
 
 def test_the_stand_in_has_no_name_that_torch_has_not() -> None:
     for name in set(vars(StandIn())) | set(vars(StandIn)):
-        if not name.startswith("__") and name not in ("sleeps", "_starved"):
+        if not name.startswith("__") and name not in ("sleeps", "_caches", "_starved"):
             assert hasattr(torch.cuda, name), name
+
+
+OPERATORS = """
+import dataclasses
+from gpu_dry_run import backends, operator
+able = (dataclasses.replace(each, reasons=lambda op, device: []) for each in backends.BACKENDS)
+backends.BACKENDS = tuple(able)
+for op in ("embedding_bag", "candidate_scores"):
+    print(operator(op, "nvrtc"), operator(op, "reference"))
+"""
+
+
+def test_an_operator_is_there_before_anybody_called_it() -> None:
+    """In a process that has not imported the rooms of NVRTC, as a GPU runs a test on its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPERATORS],
+        cwd=ROOT / "tests", env=os.environ | {"LLMREC_GPU_DRY_RUN": "1"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.stdout.splitlines() == [
+        f"llmrec.{op}_nvrtc llmrec.{op}_reference" for op in ("embedding_bag", "candidate_scores")
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which runs them")

@@ -10,6 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cases import random
+
+from llmrec_kernels import pack
+from llmrec_kernels.ops.cosine_topk import nvrtc
+from llmrec_kernels.ops.rows import rows_of
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "bench"
@@ -143,7 +148,7 @@ def test_constants_and_dynamic_shared_memory_are_those_of_the_sources(cuda):
     for file in cuda.sources():
         for kernel in cuda.dynamic_kernels(file):
             assert kernel in cuda.KERNELS, f"{file.name} has {kernel} with dynamic shared memory"
-    assert cuda.scan_shared(constants, (4, 8, 2)) == 4 * 256 * 32 + 128 * 8 + 4 * 16
+    assert cuda.scan_shared(constants, (4, 8, 2)) == 36416  # Shape<4, 8, 2>::kShared
 
 
 def test_a_digest_is_of_what_is_compiled_and_not_of_its_layout(cuda, tmp_path):
@@ -185,7 +190,9 @@ def test_what_was_written_is_read_back(cuda, committed):
     assert [cuda.rendered_row(key, row) for key, row in cuda.parsed("".join(rows)).items()] == rows
     text = (BENCH / "gpu_resources.md").read_text()
     assert all(row in text for row in rows)
-    assert cuda.render(committed, "0", cuda.digests_in(text)).count("\n| scan, B = 4096") == 21
+    whole = cuda.render(committed, "0", cuda.digests_in(text))
+    assert whole.count("\n| scan, B = 4096") == 21
+    assert text.endswith(whole.partition("\n## Modelled times")[2])
 
 
 def test_each_planted_worsening_is_reported(rooms, committed):
@@ -245,6 +252,61 @@ def test_modelled_time_is_that_of_the_slowest_pipe(rooms, committed):
     cycles = model.pipes(doubles, 80, cell)
     assert (cycles["float64"], cycles["conversions"]) == (10, 20)
     assert (cycles["load/store"], cycles["dot products"], cycles["issue"]) == (20, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("width", "k", "count", "launches"),
+    [(9_000, 1, 2, 11), (8_000, 1, 2, 9), (9_000, 300, 40, 7), (500, 5, 3, 7)],
+)
+def test_a_modelled_call_has_the_launches_of_a_real_one(rooms, width, k, count, launches):
+    model, (queries, items) = rooms["cuda_model"], (random(count, 4), random(width, 4, seed=1))
+    rows, none = rows_of("items", pack(items)), nvrtc.Filters(None, None, None)
+    search, launched = nvrtc.Search(queries, rows, k, 0, None, None, none, True), []
+    search.launch = lambda kernel, *_: launched.append(kernel)
+    search._search(0, search.plan.batch)
+    call = model.Call(count, width, 4, k, 0.88)
+    assert call.plan == search.plan
+    assert model.launches(call.plan, width) == len(launched) == launches
+
+
+def test_a_whole_call_has_every_batch_its_sample_and_its_launches(rooms, committed):
+    model = rooms["cuda_model"]
+    gpu = model.GPUS["A100-80-SXM"]
+
+    def seconds(cell):
+        key = model.key_of(cell, committed, gpu.sm)
+        return model.modelled(cell, key, committed[key], "A100-80-SXM", gpu).seconds
+
+    # 512 queries fit the workspace, and a sample has 2,096 groups of 32 items (plan_of in topk.cu).
+    call = model.Call(4096, 1_000_000, 384, 100, 0.55)
+    found = model.modelled_call(call, committed, "A100-80-SXM", gpu)
+    assert found.launches == 8 * 11
+    parts = 8 * seconds(model.scan(512, 1_000_000, 384)), 8 * seconds(model.scan(512, 67_072, 384))
+    again = 4096 * 100 * 4 * 384 / gpu.bandwidth
+    assert found.seconds == pytest.approx(sum(parts) + again + 88 * 2.5e-6)
+    assert found.alone.seconds == seconds(model.scan(4096, 1_000_000, 384))
+
+
+def test_a_target_is_judged_by_the_whole_call_and_a_miss_has_its_reason(rooms, committed):
+    model = rooms["cuda_model"]
+
+    def judged(name, *sizes):
+        call, gpu = model.Call(*sizes), model.GPUS[name]
+        found = model.modelled_call(call, committed, name, gpu)
+        verdict = model.verdict(call.target, found.share)
+        return found.alone.share, verdict, model.reason(call, found, gpu)
+
+    assert judged("A100-80-SXM", 4096, 1_000_000, 384, 100, 0.55)[1:] == ("55%: met", "")
+    for name, needed in (("H100-SXM", "wgmma"), ("B200", "tcgen05")):
+        _, verdict, why = judged(name, 4096, 1_000_000, 384, 100, 0.55)
+        assert (verdict, needed in why) == ("55%: missed", True)
+    share, verdict, why = judged("H100-SXM", 1, 1_000_000, 384, 100, 0.88)
+    assert (share, verdict) == (pytest.approx(1), "88%: missed")
+    assert why.startswith("launches 0.028 ms and sample ")
+    share, verdict, why = judged("A100-80-SXM", 4096, 1_000_000, 384, 2048, 0.55)
+    assert share > 0.55
+    assert verdict == "55%: missed"
+    assert why == "86 batches of 48 queries, each of which reads all items"
 
 
 PLANTED = """
