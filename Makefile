@@ -6,18 +6,19 @@ DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install -q --no-warn-conflicts -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# No GPU, no CUDA build. A caller's own choice wins.
-export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
+# No GPU, no CUDA build: /dev/dxg is one in WSL2. A caller's own choice wins.
+export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),auto,0)
 
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
-.PHONY: demo test test-all lint tidy kernels levels cuda resources mutants format bench bench-gpu clean
+.PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
 
+# What runs anywhere; where there is a GPU, `pytest -m gpu` is the rest (docs/gpu.md).
 test: $(READY) lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -44,19 +45,26 @@ levels: $(READY)
 			tests/test_index.py tests/test_embedding_bag.py tests/test_candidate_scores.py \
 			tests/test_quantize.py tests/test_nn.py || exit 1; done
 
+# LLMREC_REQUIRE_NVCC=1: what needs an nvcc fails where there is none, and is not skipped.
+nvcc:
+	@command -v nvcc >/dev/null || [ -z "$$LLMREC_REQUIRE_NVCC" ] || \
+		{ echo "LLMREC_REQUIRE_NVCC=$$LLMREC_REQUIRE_NVCC, but there is no nvcc on PATH" >&2; exit 1; }
+
 # Each Triton and CUDA kernel compiled for each GPU architecture: is anything worse than in the table?
-resources: $(READY)
+resources: nvcc $(READY)
 	$(BIN)/python bench/gpu_resources.py --check
 
 # The extension with CUDA kernels for every architecture, where there is nvcc; and through NVRTC.
-cuda: $(READY)
+cuda: nvcc $(READY)
 	if command -v nvcc >/dev/null; then LLMREC_CUDA_ARCHS="75 80 86 89 90 100 120" LLMREC_WERROR=1 \
 		$(BIN)/python -m pytest -q tests/check_cuda_build.py; else echo "SKIPPED: there is no nvcc"; fi
 	$(BIN)/python -m pytest -q -n 2 tests/check_nvrtc.py
 
-# Each mask, guard and tie-break of a Triton kernel that is not as the table knows it is dropped.
+# Each mask, guard, barrier and tie-break of a kernel for GPUs that is not as its table knows it is
+# dropped.
 mutants: $(READY)
 	$(BIN)/python tests/triton_mutants.py --check
+	$(BIN)/python tests/cuda_mutants.py --check
 
 # The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
 NOT_GPU := $(patsubst %,--ignore-glob='tests/test_%',*triton* *gpu* *nvrtc* emulation* cuda*)
@@ -78,6 +86,8 @@ bench: $(READY)
 
 # On a machine with a GPU: bench/results/<gpu>.json and .md. `make bench-gpu CELLS='topk-1-*'` is a part.
 bench-gpu: $(READY)
+	@$(BIN)/python -c "from llmrec_kernels import _library as l; l.build_info().get('cuda') or print( \
+		'WARNING: the extension has no CUDA kernels, so that none are measured. docs/gpu.md builds them.')"
 	$(BIN)/python bench/gpu.py $(CELLS)
 
 # What the demo needs, with the extension built in place.

@@ -41,11 +41,18 @@ def chosen_architectures() -> list[int]:
     return sorted({int(word.replace(".", "")) for word in words})
 
 
+def chosen_jobs() -> int:
+    value = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    if not (value.isdecimal() and int(value) > 0):
+        sys.exit(f"MAX_JOBS is how many compilers run at a time, 1 or more; got {value!r}")
+    return int(value)
+
+
 EXTENSION = choice("LLMREC_EXTENSION", "auto", "auto", "0", "require")
 CUDA = choice("LLMREC_CUDA", "auto", "auto", "0", "1")
 WERROR = choice("LLMREC_WERROR", "0", "0", "1")
 CHOSEN = chosen_architectures()
-JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+JOBS = chosen_jobs()
 
 
 def without_extension(reason: str) -> dict:

@@ -25,8 +25,8 @@ Call = Callable[[], Any]
 Facts = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
-    "torch", "triton", "cupy-cuda12x", "faiss-gpu-cu12", "faiss-cpu", "cuvs-cu12", "fbgemm-gpu",
-    "fbgemm-gpu-cpu", "nvidia-ml-py",
+    "torch", "triton", "cupy-cuda12x", "faiss-gpu-cu12", "faiss-cpu", "cuvs-cu13", "cuvs-cu12",
+    "fbgemm-gpu", "fbgemm-gpu-cpu", "nvidia-ml-py",
 )  # fmt: skip
 # How torch's names of the GPUs of gpu_model.GPUS end.
 SHEETS = {

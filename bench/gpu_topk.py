@@ -123,7 +123,7 @@ def cuvs_brute_force(
     queries: Tensor, items: Tensor, k: int, options: dict[str, Any], machine: Machine
 ) -> Call:
     no_gpu(machine)
-    installed("cuvs", "cuvs-cu12")
+    installed("cuvs", "cuvs-cu13 (cuvs-cu12 where torch is for CUDA 12)")
     from cuvs.common import Resources
     from cuvs.neighbors import brute_force, filters
 

@@ -73,8 +73,8 @@ def _room(
             found.append(f"this version has no {kind} kernel for {op}")
         elif importlib.util.find_spec(package) is None:
             found.append(f"{package} is not installed")
-        elif (have := _version(package)) < oldest:
-            found.append(f"{package} {_dotted(have)} is older than {_dotted(oldest)}")
+        else:
+            found += _age(package, oldest)
         if kind == "triton" and _no_c_compiler():
             found.append("Triton makes its launcher with a C compiler, and there is none on PATH")
         needed = capability.get(op, capability[""])
@@ -84,6 +84,8 @@ def _room(
             found.append(
                 f"the GPU has compute capability {_dotted(has)}; {op} needs {_dotted(needed)}"
             )
+        elif kind == "nvrtc" and not found:
+            found += _nvrtc_problems(has)
         return found
 
     return reasons
@@ -93,9 +95,26 @@ def _no_c_compiler() -> bool:
     return not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
-def _version(package: str) -> tuple[int, ...]:
-    parts = importlib.import_module(package).__version__.split(".")[:2]
-    return tuple(int(part) for part in parts)
+def _age(package: str, oldest: tuple[int, int]) -> list[str]:
+    try:
+        parts = importlib.import_module(package).__version__.split(".")[:2]
+    except Exception as failure:  # whatever its libraries raise; CuPy words the cause anew
+        words = " ".join(str(failure.__cause__ or failure).split())
+        return [f"{package} is installed, but its import fails: {words}"]
+    have = tuple(int(part) for part in parts)
+    return [f"{package} {_dotted(have)} is older than {_dotted(oldest)}"] if have < oldest else []
+
+
+def _nvrtc_problems(capability: tuple[int, int]) -> list[str]:
+    """What compiling for the GPU would raise; only the library is loaded to know it."""
+    runtime = importlib.import_module("cupy").cuda.runtime
+    nvrtc = importlib.import_module("llmrec_kernels.ops.nvrtc_compile")
+    try:
+        library = nvrtc.library(runtime.driverGetVersion() // 1000)
+        library.architecture_for(10 * capability[0] + capability[1])
+    except RuntimeError as error:  # also CuPy's own
+        return [str(error)]
+    return []
 
 
 def _dotted(version: tuple[int, ...]) -> str:

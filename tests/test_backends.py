@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +232,69 @@ def test_triton_may_be_missing(pretended_gpu: pytest.MonkeyPatch) -> None:
         importlib.util, "find_spec", lambda name: None if name == "triton" else found(name)
     )
     assert triton_reasons("quantize") == ["triton is not installed"]
+
+
+def test_a_package_that_cannot_be_imported_is_a_reason(pretended_gpu: pytest.MonkeyPatch) -> None:
+    pretended_gpu.setitem(sys.modules, "triton", None)  # what `import` takes for a failed one
+    pretended_gpu.setattr(importlib.util, "find_spec", lambda name: name)
+    (why,) = triton_reasons("quantize")
+    assert why.startswith("triton is installed, but its import fails: ")
+
+
+CUPY = """
+__version__ = "13.6.0"
+
+def broken():
+    raise RuntimeError("no driver")
+
+class cuda:
+    class runtime:
+        driverGetVersion = staticmethod(lambda: {driver})
+"""
+NO_CUDART = "libcudart.so.12: cannot open shared object file"
+
+
+@pytest.fixture
+def nvrtc_reasons(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., list[str]]]:
+    """The reasons with a CuPy of this source, and a GPU that is not there."""
+
+    def reasons(cupy: str = CUPY, driver: object = 13000, capability: int = 90) -> list[str]:
+        (tmp_path / "cupy.py").write_text(cupy.replace("{driver}", str(driver)))
+        sys.modules.pop("cupy", None)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda device: divmod(capability, 10)
+        )
+        (nvrtc,) = (each for each in backends.BACKENDS if each.name == "nvrtc")
+        return nvrtc.reasons("pack", torch.device("cuda", 0))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # by its time and size it is not changed
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    yield reasons
+    sys.modules.pop("cupy", None)
+
+
+def test_nvrtc_says_what_compiling_would_raise(nvrtc_reasons: Callable[..., list[str]]) -> None:
+    (why,) = nvrtc_reasons(driver=11080)
+    assert why.startswith("there is no NVRTC for CUDA 11: pip install")
+    assert nvrtc_reasons(capability=70) == ["the GPU has compute capability 7.0; pack needs 7.5"]
+    if sys.platform == "linux":  # where the extra `dev` has a library
+        assert nvrtc_reasons() == []
+        (why,) = nvrtc_reasons(capability=990)
+        assert "the GPU has compute capability 99.0, and NVRTC" in why
+    assert nvrtc_reasons(driver="broken()") == ["no driver"]
+
+
+def test_a_cupy_that_cannot_be_imported_is_a_reason(
+    nvrtc_reasons: Callable[..., list[str]],
+) -> None:
+    want = [f"cupy is installed, but its import fails: {NO_CUDART}"]
+    assert nvrtc_reasons(f"raise ImportError({NO_CUDART!r})") == want
+    worded_anew = f"raise ImportError('=====\\nFailed.') from ImportError({NO_CUDART!r})"
+    assert nvrtc_reasons(worded_anew) == want
+    assert nvrtc_reasons(f"raise OSError({NO_CUDART!r})") == want
+    assert "cupy 12.3 is older than 13.0" in nvrtc_reasons("__version__ = '12.3.0'")

@@ -5,6 +5,7 @@ The whole extension is built in `check_cuda_build.py`, which takes minutes.
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import sys
@@ -209,3 +210,14 @@ def test_cuda_that_is_asked_for_needs_an_extension(tree: Tree) -> None:
 def test_a_choice_that_is_none_is_refused(tree: Tree) -> None:
     with pytest.raises(SystemExit, match="LLMREC_CUDA is one of auto, 0, 1; got 'yes'"):
         tree.setup(LLMREC_CUDA="yes")
+
+
+@pytest.mark.parametrize("value", ["x", "0", "-1", "1.5", " "])
+def test_a_number_of_compilers_that_is_none_is_refused(tree: Tree, value: str) -> None:
+    with pytest.raises(SystemExit, match=f"MAX_JOBS is .* 1 or more; got '{value}'"):
+        tree.setup(MAX_JOBS=value)
+
+
+@pytest.mark.parametrize("value", ["", "1", "3"])
+def test_as_many_compilers_run_as_was_asked_for(tree: Tree, value: str) -> None:
+    assert tree.setup(MAX_JOBS=value)["JOBS"] == int(value or os.cpu_count() or 1)

@@ -121,6 +121,41 @@ def test_a_cache_that_cannot_be_written_is_a_temporary_one(
     assert nvrtc_compile.cache_folder().is_dir()
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_what_is_kept_is_for_all_whom_the_umask_allows(cache: Path, umask: int, mode: int) -> None:
+    cache.mkdir()
+    before = os.umask(umask)
+    try:
+        nvrtc_compile._keep(cache, "a", b"binary", {})
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in cache.iterdir()} == {
+        "a.cubin": mode, "a.json": mode,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("blocked", [".cubin", ".json"])
+def test_what_is_kept_and_cannot_be_read_or_replaced_is_compiled_again(
+    cache: Path, blocked: str
+) -> None:
+    """A folder in a file's place stands for another user's file: root may read any file."""
+    source = "embedding_bag/bag.cu"
+    wanted = (source, KERNELS[source]["NormalizeCall"], 90, RELEASE)
+    first = nvrtc_compile.compiled(*wanted)
+    content = first.path.read_bytes()
+    place = first.path.with_suffix(blocked)
+    place.unlink()
+    place.mkdir()
+    again = nvrtc_compile.compiled(*wanted)
+    assert again.path.parent != cache
+    assert (again.path.read_bytes(), again.names) == (content, first.names)
+    assert not list(cache.glob("*.part"))
+    place.rmdir()
+    first.path.with_suffix(".json").write_text("{")  # and one that was cut short is made anew
+    assert nvrtc_compile.compiled(*wanted) == first
+    assert nvrtc_compile._kept(cache, first.path.stem) == first
+
+
 def test_an_installed_package_has_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,3 +251,20 @@ def test_a_library_that_is_not_there_is_looked_for_elsewhere(
         nvrtc_compile.library.__wrapped__(12)
     assert all("so.12" in path for path in tried)
     assert "libnvrtc.so.12" in tried
+
+
+def test_the_builtins_beside_a_library_are_opened_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the loader for them by name, and not every release's wheel tells where they are."""
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
+        (tmp_path / name).touch()
+    opened: list[str] = []
+    monkeypatch.setattr(ctypes, "CDLL", opened.append)
+    monkeypatch.chdir(tmp_path)
+    nvrtc_compile._opened("libnvrtc.so.13")  # wherever the loader has it, it has them
+    assert opened == ["libnvrtc.so.13"]
+    nvrtc_compile._opened(str(tmp_path / "libnvrtc.so.13"))
+    assert [Path(each).name for each in opened[1:]] == [
+        "libnvrtc.so.13", "libnvrtc-builtins.so.13.0",
+    ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import oracle
 import pytest
@@ -10,8 +12,10 @@ from cases import SETTINGS, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmrec_kernels import QuantizedTable, embedding_bag, quantize
+from llmrec_kernels.ops.quantize import reference
 
 OPS = ("quantize",)
 
@@ -316,6 +320,33 @@ def test_floats_round_as_torch_rounds(backend: str, dtype: str) -> None:
     want = rows.to(kind[dtype])
     width = torch.uint8 if dtype == "fp8_e4m3" else torch.int16
     assert torch.equal(table.codes.view(width), want.view(width))
+
+
+class DividesAsAGpu(TorchDispatchMode):
+    """By a number, torch's CUDA kernel multiplies with its reciprocal, which rounds twice."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.div.Tensor and (number := self.number(args[1])) is not None:
+            reciprocal = torch.ones((), dtype=args[0].dtype) / torch.full_like(args[0], number)
+            return args[0] * reciprocal
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def number(by: Any) -> float | None:
+        if isinstance(by, torch.Tensor):
+            return by.item() if by.dim() == 0 else None
+        return float(by)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "fp8_e4m3"])
+@schemes
+def test_the_reference_has_the_same_bits_on_a_gpu(dtype: str, scheme: str) -> None:
+    call = (random(2000, 3), reference.DTYPES.index(dtype), scheme == "symmetric")
+    codes, numbers = reference.quantize(*call)
+    with DividesAsAGpu():
+        found = reference.quantize(*call)
+    assert torch.equal(found[0].view(torch.uint8), codes.view(torch.uint8))
+    assert torch.equal(found[1], numbers)
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 65520.0), ("bfloat16", 3.4e38)])

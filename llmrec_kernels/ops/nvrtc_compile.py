@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import NamedTuple
 OPTIONS = ("--std=c++20", "--device-as-default-execution-space")
 HEADERS = ("*/*.cuh", "common/rows.h")  # what kernels include, below csrc
 RELEASES = (13, 12)  # of CUDA, newest first
-HOW_TO_GET_IT = "pip install cupy-cuda12x[ctk], or nvidia-cuda-nvrtc, or a CUDA toolkit"
+HOW_TO_GET_IT = "pip install cupy-cuda12x[ctk], or nvidia-cuda-nvrtc-cu12, or a CUDA toolkit"
 
 
 class Binary(NamedTuple):
@@ -80,7 +81,10 @@ def compiled(source: str, expressions: Sequence[str], capability: int, release: 
     found = _kept(folder, digest)
     if found is None:
         binary, names = nvrtc.compile(source, text, headers, expressions, options)
-        found = _keep(folder, digest, binary, names)
+        try:
+            found = _keep(folder, digest, binary, names)
+        except OSError:  # as where another user's files are in the way
+            found = _keep(_temporary_folder(), digest, binary, names)
     return found
 
 
@@ -100,7 +104,7 @@ def cache_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return _temporary_folder()
-    return folder if os.access(folder, os.W_OK) else _temporary_folder()
+    return folder if os.access(folder, os.W_OK | os.X_OK) else _temporary_folder()
 
 
 @functools.cache
@@ -109,10 +113,13 @@ def _temporary_folder() -> Path:
 
 
 def _kept(folder: Path, digest: str) -> Binary | None:
+    """What is there and can be read."""
     path = folder / f"{digest}.cubin"
-    if not path.exists():
+    try:
+        with path.open("rb"):  # as the driver will
+            return Binary(path, json.loads(path.with_suffix(".json").read_text("utf-8")))
+    except (OSError, ValueError):
         return None
-    return Binary(path, json.loads(path.with_suffix(".json").read_text("utf-8")))
 
 
 def _keep(folder: Path, digest: str, binary: bytes, names: dict[str, str]) -> Binary:
@@ -122,9 +129,12 @@ def _keep(folder: Path, digest: str, binary: bytes, names: dict[str, str]) -> Bi
         (path.with_suffix(".json"), json.dumps(names).encode()),
         (path, binary),
     ):
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-            part.write(content)
-        Path(part.name).replace(place)
+        part = folder / f"{uuid.uuid4().hex}.part"  # with the umask's mode, for who shares this
+        try:
+            part.write_bytes(content)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
     return Binary(path, names)
 
 
@@ -215,9 +225,13 @@ def library(release: int) -> Nvrtc:
 
 def _opened(path: str) -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(path)
+        loaded = ctypes.CDLL(path)
+        # It opens its builtins by their name alone, and the wheel of 13.0 does not look beside it.
+        for builtins in Path(path).parent.glob("libnvrtc-builtins.so*") if "/" in path else ():
+            ctypes.CDLL(str(builtins))
     except OSError:
         return None
+    return loaded
 
 
 def _candidates(release: int) -> Iterator[str]:

@@ -55,7 +55,7 @@ def cosine_topk(
     size, threads, or instruction set. The scores of all items are never held at once. Beyond the
     results the compiled kernels use at most 1% of what they would take (4 B N bytes), or 16 MB if
     that is more, for candidates, and 1 MB a thread; with k in the tens of thousands, room for 32
-    queries' candidates, 48 k bytes each. The CUDA kernels use 256 MB for a batch of queries, or
+    queries' candidates, 48 k bytes each. The CUDA kernels use 1 GiB for a batch of queries, or
     what 8 queries take: 20 bytes for each of max(8192, 128 k) candidates, and N / 4. Plain torch
     uses a few times B k entries and a tile of at most 64 MB.
 

@@ -18,7 +18,7 @@ TILE_BLOCKS = TILE_ITEMS // BLOCK_ITEMS  # kTileBlocks
 SCAN_TILES = SCANNERS // WARP  # kScanTiles
 QUERY_TERMS_BYTES = 16  # sizeof(QueryTerms)
 
-WORKSPACE_BYTES = 256 << 20  # of a batch of queries
+WORKSPACE_BYTES = 1 << 30  # of a batch of queries
 CHUNK_BYTES = 32 << 20  # of codes that are made on the way: they stay in L2
 MOST_QUERIES, FEWEST_QUERIES = 4096, 8
 FEW_QUERIES, QUERIES_FOR_MOST = 8, 64  # kFewQueries, kQueriesForMost

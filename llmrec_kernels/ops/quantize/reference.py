@@ -51,7 +51,7 @@ def _integers(rows: Tensor, dtype: str, symmetric: bool, start: int) -> tuple[Te
 
 def _fp8(rows: Tensor, dtype: str, symmetric: bool, start: int) -> tuple[Tensor, Tensor]:
     low, high = _range(rows, start)
-    scale = (torch.maximum(high, -low).float() / LARGEST_FP8)[:, None]
+    scale = _divided(torch.maximum(high, -low).float(), LARGEST_FP8)[:, None]
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     codes = (rows / scale).clamp(-LARGEST_FP8, LARGEST_FP8)
     return codes.to(FLOAT_CODES[dtype]), scale
@@ -90,8 +90,13 @@ def scales(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tenso
     else:
         bias = low.to(narrow).double()
         span = high - bias
-    scale = (span.float() / steps(bits, symmetric)).to(narrow).double()
+    scale = _divided(span.float(), steps(bits, symmetric)).to(narrow).double()
     return torch.where((span <= 0) | (scale == 0), torch.ones_like(scale), scale), bias
+
+
+def _divided(values: Tensor, by: float) -> Tensor:
+    """Rounded once, as `values / by` is not on a GPU: torch multiplies by a reciprocal there."""
+    return values / torch.full_like(values, by)
 
 
 def steps(bits: int, symmetric: bool) -> int:
