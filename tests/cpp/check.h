@@ -71,7 +71,7 @@ class Checker {
   bool wants(const std::string& name) const {
     return options_.only.empty() || name.find(options_.only) != std::string::npos;
   }
-  void begin(const char* group) { group_ = group; }
+  void begin(const char* group) const;
   void expect(bool good, const std::string& what);
 
   // Whether a call with so many threads of a GPU is worth its time: ThreadSanitizer makes each of
@@ -95,7 +95,6 @@ class Checker {
   std::vector<TestedLevel> levels_;
   int64_t searches_ = 0, turn_ = 0, failures_ = 0;
   int64_t gpu_threads_ = 0;
-  const char* group_ = "";
 };
 
 // What runs now: told when the process dies of it.

@@ -138,9 +138,9 @@ void check_selection(Checker& checker) {
   if (!checker.options().emulated || !checker.wants("selection")) return;
   now_running("selection");
   Random random = checker.random(9);
-  const std::pair<int64_t, int64_t> cases[] = {{1, 1},     {33, 1},     {63, 63},     {64, 10},
-                                               {65, 64},   {300, 7},    {300, 1},     {300, 299},
-                                               {128, 128}, {1000, 500}, {2049, 2048}, {2300, 2200}};
+  const std::pair<int64_t, int64_t> cases[] = {
+      {1, 1},     {33, 1},    {63, 63},    {64, 10},     {65, 64},     {300, 7},     {300, 1},
+      {300, 299}, {128, 128}, {1000, 500}, {2049, 2048}, {2300, 2200}, {2400, 1000}, {2400, 1500}};
   for (const auto& [count, k] : cases) {
     check_kth(checker, count, k, random);
     check_compact(checker, count, random);

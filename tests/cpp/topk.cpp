@@ -164,9 +164,9 @@ void check_numbers(Checker& checker) {
 
 void check_extremes(Checker& checker) {
   Random random = checker.random(6);
-  for (const Kind kind : {Kind::tiny, Kind::denormal, Kind::huge})
+  for (const Kind kind : {Kind::tiny, Kind::denormal, Kind::huge, Kind::signs})
     for (const Numbers scale : {Numbers::small, Numbers::magnitudes, Numbers::extreme})
-      for (const Numbers bias : {Numbers::none, Numbers::small})
+      for (const Numbers bias : {Numbers::none, Numbers::small, Numbers::extreme})
         for (const float loudness : {1e-37f, 1e-20f, 1e20f, 1e37f})
           for (const bool cosine : {true, false}) {
             Spec spec{random.next(), kind, Storage::float32, 300, 24, 6, cosine, bias, scale};
