@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -208,6 +209,102 @@ void check_untrusted_search(Checker& checker) {
     }
 }
 
+// Listed ids that are out of range are passed over, and so are lists' ends.
+void check_untrusted_filters(Checker& checker) {
+  constexpr int64_t dim = 5, items = 70, count = 3;
+  Random random = checker.random(11);
+  const Frame frame(dim, random);
+  Problem problem;
+  problem.items =
+      stored(vectors(Kind::normal, items, dim, frame, random), items, dim, Storage::float32, 0);
+  problem.count = count;
+  problem.queries = queries_for(problem.items, Kind::normal, count, frame, random);
+  const std::vector<int64_t> listed = {-1, 5, items, kMost, kLeast, 0, 69, 30};
+  const std::vector<int64_t> offsets = {kLeast, 3, 6, kMost};
+  const std::vector<int64_t> members[count] = {{5}, {0}, {30, 69}};
+  const Setting setting{items, 1, {}};
+  for (const bool allowed : {true, false}) {
+    problem.filters = {};
+    Lists& right = allowed ? problem.filters.allow : problem.filters.exclude;
+    right.offsets = {0};
+    for (const auto& ids : members) {
+      right.ids.insert(right.ids.end(), ids.begin(), ids.end());
+      right.offsets.push_back(static_cast<int64_t>(right.ids.size()));
+    }
+    const Ranking ranking = rank(problem);
+    // One list for each query, with bounds that are out of range; the memory ends with the ids.
+    TopkArguments args;
+    args.queries = problem.queries.data();
+    args.count = count;
+    args.items = problem.items.rows();
+    args.k = items;
+    Result result{std::vector<float>(count * items + kGuard, 12345.0f),
+                  std::vector<int64_t>(count * items + kGuard, -777)};
+    args.scores = result.scores.data();
+    args.ids = result.ids.data();
+    CudaFilters filters;
+    (allowed ? filters.allow : filters.exclude) = {listed.data(), offsets.data()};
+    (allowed ? filters.allow_count : filters.exclude_count) = static_cast<int64_t>(listed.size());
+    const auto workspace = std::make_unique<char[]>(cosine_topk_cuda_workspace(args, filters));
+    expect_launched([&] { return cosine_topk_cuda(args, filters, workspace.get(), nullptr); });
+    const std::string wrong = compare(problem, ranking, setting, result);
+    checker.expect(wrong.empty(), sentence("emulated cuda: ", allowed ? "allowed" : "excluded",
+                                           " ids out of range: ", wrong));
+  }
+}
+
+// Candidates that are out of range, or in no list, have no score.
+void check_untrusted_candidates(Checker& checker) {
+  constexpr int64_t dim = 5, items = 9, count = 3;
+  Random random = checker.random(12);
+  const Frame frame(dim, random);
+  const Items rows =
+      stored(vectors(Kind::normal, items, dim, frame, random), items, dim, Storage::float32, 0);
+  const std::vector<float> queries = vectors(Kind::normal, count, dim, frame, random);
+  const std::vector<int64_t> candidates = {3, -1, 0, 8, items, kMost, kLeast, 4, 8, 2, 1};
+  const auto entries = static_cast<int64_t>(candidates.size());
+  // Nobody has the first entry, the middle list is empty, and the last one ends early.
+  const std::vector<int64_t> offsets = {1, 4, 4, 10};
+  for (const int64_t k : {0, 4}) {
+    const int64_t slots = k == 0 ? entries : count * k;
+    std::vector<float> scores(slots, 7.0f);
+    std::vector<int64_t> ids(slots, -7);
+    CandidateArguments args;
+    args.queries = queries.data();
+    args.count = count;
+    args.items = rows.rows();
+    args.candidates = candidates.data();
+    args.offsets = offsets.data();
+    args.cosine = false;
+    args.scores = scores.data();
+    args.k = k;
+    args.ids = ids.data();
+    const auto workspace = std::make_unique<char[]>(candidate_scores_cuda_workspace(args, entries));
+    expect_launched([&] { return candidate_scores_cuda(args, entries, workspace.get(), nullptr); });
+    bool right = true;
+    for (int64_t list = 0; list < count; ++list) {
+      std::vector<Ranked> want;
+      for (int64_t at = offsets[list]; at < offsets[list + 1]; ++at) {
+        const int64_t item = candidates[at];
+        const bool there = item >= 0 && item < items;
+        const float score = there ? static_cast<float>(dot(queries.data() + list * dim,
+                                                           rows.wide.data() + item * dim, dim))
+                                  : -kInfinite;
+        if (k == 0) right &= scores[at] == score;
+        if (there) want.push_back({score, item});
+      }
+      std::sort(want.begin(), want.end(),
+                [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+      want.resize(k, {-kInfinite, -1});
+      for (int64_t place = 0; place < k; ++place)
+        right &= scores[list * k + place] == want[place].score &&
+                 ids[list * k + place] == want[place].id;
+    }
+    if (k == 0) right &= scores[0] == -kInfinite && scores[10] == -kInfinite;
+    checker.expect(right, sentence("emulated cuda: candidates out of range, k ", k));
+  }
+}
+
 // A mapping of which few pages are ever touched.
 class Mapping {
  public:
@@ -316,9 +413,11 @@ void check_emulated_cuda(Checker& checker) {
   check_untrusted_bags(checker);
   check_untrusted_weights(checker);
   check_untrusted_items(checker);
+  check_untrusted_candidates(checker);
   if (checker.threads_are_dear()) return;
   now_running("emulated cuda: NaN");
   check_untrusted_search(checker);
+  check_untrusted_filters(checker);
   now_running("emulated cuda: rows that are far apart");
   check_far_rows(checker);
 }

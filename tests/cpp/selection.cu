@@ -12,7 +12,6 @@ namespace {
 
 using namespace llmrec::cuda;
 
-constexpr unsigned kThreads = 2 * kWarp;
 constexpr int64_t kShared = kSorting * 8 + static_cast<int64_t>(sizeof(Selection));
 
 struct Scored {
@@ -80,33 +79,32 @@ __global__ void best_of(uint64_t* keys, int64_t count, int64_t k, float* scores,
   write_best(keys, count, k, shared, sorting, scores, ids);
 }
 
-void check_kth(Checker& checker, int64_t count, int64_t k, Random& random) {
+void check_kth(Checker& checker, int64_t count, int64_t k, unsigned threads, Random& random) {
   const std::vector<uint64_t> keys = keys_of(draw(count, random));
-  std::vector<uint64_t> found(3 * kThreads), sorted = keys;
-  LAUNCH(find_kth, 1, kThreads, sizeof(Selection), nullptr, keys.data(), count, k, found.data());
+  std::vector<uint64_t> found(3 * threads), sorted = keys;
+  LAUNCH(find_kth, 1, threads, sizeof(Selection), nullptr, keys.data(), count, k, found.data());
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   const uint64_t want = sorted[k - 1];
   const auto equal = std::count(sorted.begin(), sorted.begin() + k, want);
   bool right = true;
-  for (unsigned thread = 0; thread < kThreads; ++thread)
+  for (unsigned thread = 0; thread < threads; ++thread)
     right &= found[3 * thread] == want && found[3 * thread + 2] == want >> 32 &&
              found[3 * thread + 1] == static_cast<uint64_t>(equal);
   checker.expect(right, sentence("selection: number ", k, " of ", count, " keys"));
 }
 
-void check_compact(Checker& checker, int64_t count, Random& random) {
+void check_compact(Checker& checker, int64_t count, unsigned threads, Random& random) {
   std::vector<int64_t> values(static_cast<size_t>(count));
   for (int64_t& value : values) value = random.below(100);
-  std::vector<int64_t> want, left(2 * kThreads);
+  std::vector<int64_t> want, left(2 * threads);
   for (const int64_t value : values)
     if (value < 30) want.push_back(value);
   const auto first = static_cast<int64_t>(want.size());
   std::erase_if(want, [](int64_t value) { return value >= 15; });
   const auto second = static_cast<int64_t>(want.size());
-  LAUNCH(keep_small, 1, kThreads, sizeof(Selection), nullptr, values.data(), count, 30,
-         left.data());
+  LAUNCH(keep_small, 1, threads, sizeof(Selection), nullptr, values.data(), count, 30, left.data());
   bool right = true;
-  for (unsigned thread = 0; thread < kThreads; ++thread)
+  for (unsigned thread = 0; thread < threads; ++thread)
     right &= left[2 * thread] == first && left[2 * thread + 1] == second;
   values.resize(right ? want.size() : 0);
   std::sort(values.begin(), values.end());
@@ -114,14 +112,14 @@ void check_compact(Checker& checker, int64_t count, Random& random) {
   checker.expect(right && values == want, sentence("selection: what is kept of ", count));
 }
 
-void check_best(Checker& checker, int64_t count, int64_t k, Random& random) {
+void check_best(Checker& checker, int64_t count, int64_t k, unsigned threads, Random& random) {
   constexpr float kScoreGuard = 7;
   constexpr int64_t kIdGuard = -7;
   const std::vector<Scored> all = draw(count, random), want = ranked(all);
   std::vector<uint64_t> keys = keys_of(all);
   std::vector<float> scores(static_cast<size_t>(k) + 1, kScoreGuard);
   std::vector<int64_t> ids(static_cast<size_t>(k) + 1, kIdGuard);
-  LAUNCH(best_of, 1, kThreads, kShared, nullptr, keys.data(), count, k, scores.data(), ids.data());
+  LAUNCH(best_of, 1, threads, kShared, nullptr, keys.data(), count, k, scores.data(), ids.data());
   bool right = scores[k] == kScoreGuard && ids[k] == kIdGuard;
   for (int64_t place = 0; place < k; ++place) {
     const bool there = place < static_cast<int64_t>(want.size());
@@ -141,23 +139,27 @@ void check_selection(Checker& checker) {
   const std::pair<int64_t, int64_t> cases[] = {
       {1, 1},     {33, 1},    {63, 63},    {64, 10},     {65, 64},     {300, 7},     {300, 1},
       {300, 299}, {128, 128}, {1000, 500}, {2049, 2048}, {2300, 2200}, {2400, 1000}, {2400, 1500}};
-  for (const auto& [count, k] : cases) {
-    check_kth(checker, count, k, random);
-    check_compact(checker, count, random);
-    check_best(checker, count, k, random);
+  for (const unsigned threads :
+       {2 * kWarp, 1024}) {  // as many as an emulated search has, and a GPU
+    if (threads == 1024 && checker.threads_are_dear()) break;
+    for (const auto& [count, k] : cases) {
+      check_kth(checker, count, k, threads, random);
+      check_compact(checker, count, threads, random);
+      check_best(checker, count, k, threads, random);
+    }
+    // More places than keys, none at all, and more than shared memory has room for.
+    for (const auto& [count, k] : {std::pair<int64_t, int64_t>{0, 3},
+                                   {5, 9},
+                                   {65, 70},
+                                   {2048, 5},
+                                   {2048, 3000},
+                                   {2048, 2048},
+                                   {2049, 2049},
+                                   {2500, 3},
+                                   {2600, 2600},
+                                   {2600, 5000}})
+      check_best(checker, count, k, threads, random);
   }
-  // More places than keys, none at all, and more than shared memory has room for.
-  for (const auto& [count, k] : {std::pair<int64_t, int64_t>{0, 3},
-                                 {5, 9},
-                                 {65, 70},
-                                 {2048, 5},
-                                 {2048, 3000},
-                                 {2048, 2048},
-                                 {2049, 2049},
-                                 {2500, 3},
-                                 {2600, 2600},
-                                 {2600, 5000}})
-    check_best(checker, count, k, random);
 }
 
 }  // namespace llmrec::driver
