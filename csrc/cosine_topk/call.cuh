@@ -104,10 +104,10 @@ __device__ __forceinline__ ItemTerms terms_of(const TopkCall& call, int64_t item
   const int64_t here = item - call.first;
   const double inverse = call.lengths[here];
   const float bias = call.item_bias == nullptr ? 0.0f : call.item_bias[item];
-  const float scale = call.item_scale == nullptr ? 1.0f : call.item_scale[item];
-  if (!is_finite(inverse) || bias != bias || scale != scale) return no_item();
-  float length = 1.0f;
+  float length = 1.0f, scale = 1.0f;
   if (call.cosine == 0) length = inverse == 0 ? 0.0f : 1.0f / static_cast<float>(inverse);
+  if (call.item_scale != nullptr) scale = call.item_scale[item];
+  if (!is_finite(inverse) || bias != bias || scale != scale) return no_item();
   const float weight = length * scale, size = fabsf(weight);
   // Both: a length that float32 has no room for may come back as a fitting weight, or as none.
   const bool fits = inverse == 0 || scale == 0 || (is_fit(length) && is_fit(size));
