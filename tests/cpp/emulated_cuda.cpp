@@ -182,6 +182,7 @@ void check_untrusted_search(Checker& checker) {
       problem.cosine = cosine;
       problem.item_bias = numbers_of(Numbers::normal, items, random);
       problem.item_scale = numbers_of(Numbers::normal, items, random);
+      problem.item_bias[33] = kInfinite;
       problem.filters.allowed.assign(items, 1);
       for (const int64_t bad : {0, 20, 77, 149}) problem.filters.allowed[bad] = 0;
       Ranking ranking = rank(problem);

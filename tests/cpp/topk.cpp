@@ -94,14 +94,16 @@ void check_races(Checker& checker) {
     Kind kind;
     Filtering filtering;
     TopkTuning tuning;
+    int64_t dim = 40;
   };
   const Case cases[] = {{1, 1100, 1, Kind::plateau, Filtering::none, {16, 0, 0, 0}},
                         {3, 300, 5, Kind::normal, Filtering::all, {}},
                         {2, 150, 40, Kind::huge, Filtering::none, {}},
                         {9, 260, 3, Kind::duplicates, Filtering::none, {16, 1, 0, 0}},
-                        {33, 200, 2, Kind::plateau, Filtering::exclude, {16, 0, 0, 0}}};
+                        {33, 200, 2, Kind::plateau, Filtering::exclude, {16, 0, 0, 0}},
+                        {2, 40, 3, Kind::normal, Filtering::none, {}, 1030}};
   for (const Case& each : cases) {
-    Spec spec{7, each.kind, Storage::float32, each.items, 40, each.queries};
+    Spec spec{7, each.kind, Storage::float32, each.items, each.dim, each.queries};
     spec.cosine = each.kind != Kind::huge;
     spec.filtering = each.filtering;
     const Problem problem = problem_of(spec);
