@@ -101,6 +101,7 @@ void check_races(Checker& checker) {
                         {2, 150, 40, Kind::huge, Filtering::none, {}},
                         {9, 260, 3, Kind::duplicates, Filtering::none, {16, 1, 0, 0}},
                         {33, 200, 2, Kind::plateau, Filtering::exclude, {16, 0, 0, 0}},
+                        {3, 300, 5, Kind::huge, Filtering::nothing, {16, 0, 0, 0}},
                         {2, 40, 3, Kind::normal, Filtering::none, {}, 1030}};
   for (const Case& each : cases) {
     Spec spec{7, each.kind, Storage::float32, each.items, each.dim, each.queries};

@@ -10,8 +10,9 @@
 //                           __syncthreads), and between blocks. Fibers are told to ThreadSanitizer,
 //                           and only barriers order them; blocks are not ordered at all.
 //
-// Shared memory begins as NaN. An async copy arrives as late as it may, when its thread waits for
-// it, and until then its destination is NaN: what is read too early is wrong, and not only late.
+// Shared memory begins as NaN, and in every other block as numbers. An async copy arrives as late
+// as it may, when its thread waits for it, and until then its destination is NaN: what is read too
+// early is wrong, and not only late.
 //
 // Kernels include csrc/common/cuda.cuh, which includes this where LLMREC_EMULATE_CUDA is defined.
 // They write DYNAMIC_SHARED and LAUNCH for what is no C++; static __shared__ variables are not
@@ -134,6 +135,7 @@ struct Block {
 inline thread_local Fiber* fiber = nullptr;
 inline thread_local Block* block = nullptr;
 inline thread_local Fiber scheduler;
+inline thread_local uint64_t blocks_begun = 0;
 inline char launch_token;  // ThreadSanitizer orders a launch and what comes after by it
 
 EMULATOR_UNWATCHED [[noreturn]] inline void fail(const char* what) {
@@ -255,7 +257,7 @@ EMULATOR_UNWATCHED inline void launch(dim3 grid, dim3 size, size_t shared_bytes,
         for (Warp& warp : one.warps) warp.masks = 0;
         kept.emplace_back(new char[shared_bytes]);
         one.shared = kept.back().get();
-        std::memset(one.shared, 0xff, shared_bytes);
+        std::memset(one.shared, ++blocks_begun % 2 == 0 ? 0x3f : 0xff, shared_bytes);
         for (Fiber& each : fibers) {
           each.ended = false;
           // What a block leaves on a stack would be a race with the next one that is there.
