@@ -215,7 +215,8 @@ void check_untrusted_search(Checker& checker) {
 
 // Listed ids that are out of range are passed over, and so are lists' ends.
 void check_untrusted_filters(Checker& checker) {
-  constexpr int64_t dim = 5, items = 70, count = 3;
+  constexpr int64_t dim = 5, items = 64,
+                    count = 3;  // the item after the last has a word of its own
   Random random = checker.random(11);
   const Frame frame(dim, random);
   Problem problem;
@@ -223,38 +224,40 @@ void check_untrusted_filters(Checker& checker) {
       stored(vectors(Kind::normal, items, dim, frame, random), items, dim, Storage::float32, 0);
   problem.count = count;
   problem.queries = queries_for(problem.items, Kind::normal, count, frame, random);
-  const std::vector<int64_t> listed = {-1, 5, items, kMost, kLeast, 0, 69, 30};
+  const std::vector<int64_t> listed = {-1, 5, items, kMost, kLeast, 7, 63, 30};
   const std::vector<int64_t> offsets = {kLeast, 3, 6, kMost};
-  const std::vector<int64_t> members[count] = {{5}, {0}, {30, 69}};
+  const std::vector<int64_t> members[count] = {{5}, {7}, {30, 63}};
   const Setting setting{items, 1, {}};
-  for (const bool allowed : {true, false}) {
-    problem.filters = {};
-    Lists& right = allowed ? problem.filters.allow : problem.filters.exclude;
-    right.offsets = {0};
-    for (const auto& ids : members) {
-      right.ids.insert(right.ids.end(), ids.begin(), ids.end());
-      right.offsets.push_back(static_cast<int64_t>(right.ids.size()));
+  for (const bool allowed : {true, false})
+    for (const bool shared : {true, false}) {  // one list for all, or one for each
+      problem.filters = {};
+      Lists& right = allowed ? problem.filters.allow : problem.filters.exclude;
+      right.offsets = {0};
+      for (const auto& ids : members) {
+        const auto& own = shared ? std::vector<int64_t>{5, 7, 30, 63} : ids;
+        right.ids.insert(right.ids.end(), own.begin(), own.end());
+        right.offsets.push_back(static_cast<int64_t>(right.ids.size()));
+      }
+      const Ranking ranking = rank(problem);
+      TopkArguments args;
+      args.queries = problem.queries.data();
+      args.count = count;
+      args.items = problem.items.rows();
+      args.k = items;
+      Result result{std::vector<float>(count * items + kGuard, 12345.0f),
+                    std::vector<int64_t>(count * items + kGuard, -777)};
+      args.scores = result.scores.data();
+      args.ids = result.ids.data();
+      CudaFilters filters;
+      (allowed ? filters.allow : filters.exclude) = {listed.data(),
+                                                     shared ? nullptr : offsets.data()};
+      (allowed ? filters.allow_count : filters.exclude_count) = static_cast<int64_t>(listed.size());
+      const auto workspace = std::make_unique<char[]>(cosine_topk_cuda_workspace(args, filters));
+      expect_launched([&] { return cosine_topk_cuda(args, filters, workspace.get(), nullptr); });
+      const std::string wrong = compare(problem, ranking, setting, result);
+      checker.expect(wrong.empty(), sentence("emulated cuda: ", allowed ? "allowed" : "excluded",
+                                             " ids out of range: ", wrong));
     }
-    const Ranking ranking = rank(problem);
-    // One list for each query, with bounds that are out of range; the memory ends with the ids.
-    TopkArguments args;
-    args.queries = problem.queries.data();
-    args.count = count;
-    args.items = problem.items.rows();
-    args.k = items;
-    Result result{std::vector<float>(count * items + kGuard, 12345.0f),
-                  std::vector<int64_t>(count * items + kGuard, -777)};
-    args.scores = result.scores.data();
-    args.ids = result.ids.data();
-    CudaFilters filters;
-    (allowed ? filters.allow : filters.exclude) = {listed.data(), offsets.data()};
-    (allowed ? filters.allow_count : filters.exclude_count) = static_cast<int64_t>(listed.size());
-    const auto workspace = std::make_unique<char[]>(cosine_topk_cuda_workspace(args, filters));
-    expect_launched([&] { return cosine_topk_cuda(args, filters, workspace.get(), nullptr); });
-    const std::string wrong = compare(problem, ranking, setting, result);
-    checker.expect(wrong.empty(), sentence("emulated cuda: ", allowed ? "allowed" : "excluded",
-                                           " ids out of range: ", wrong));
-  }
 }
 
 // Candidates that are out of range, or in no list, have no score.
@@ -267,9 +270,11 @@ void check_untrusted_candidates(Checker& checker) {
   const std::vector<float> queries = vectors(Kind::normal, count, dim, frame, random);
   const std::vector<int64_t> candidates = {3, -1, 0, 8, items, kMost, kLeast, 4, 8, 2, 1};
   const auto entries = static_cast<int64_t>(candidates.size());
-  // Nobody has the first entry, the middle list is empty, and the last one ends early.
-  const std::vector<int64_t> offsets = {1, 4, 4, 10};
-  for (const int64_t k : {0, 4}) {
+  // Nobody has the first entry, and the middle list is empty; or lists' ends are out of range.
+  const std::vector<int64_t> within = {1, 4, 4, 10}, beyond = {kLeast, 4, 4, kMost};
+  for (const int64_t number : {0, 1, 2, 3}) {
+    const std::vector<int64_t>& offsets = number < 2 ? within : beyond;
+    const int64_t k = number % 2 * 4;
     const int64_t slots = k == 0 ? entries : count * k;
     std::vector<float> scores(slots, 7.0f);
     std::vector<int64_t> ids(slots, -7);
@@ -288,7 +293,8 @@ void check_untrusted_candidates(Checker& checker) {
     bool right = true;
     for (int64_t list = 0; list < count; ++list) {
       std::vector<Ranked> want;
-      for (int64_t at = offsets[list]; at < offsets[list + 1]; ++at) {
+      const int64_t first = std::max<int64_t>(offsets[list], 0);
+      for (int64_t at = first; at < std::min(offsets[list + 1], entries); ++at) {
         const int64_t item = candidates[at];
         const bool there = item >= 0 && item < items;
         const float score = there ? static_cast<float>(dot(queries.data() + list * dim,
@@ -304,7 +310,7 @@ void check_untrusted_candidates(Checker& checker) {
         right &= scores[list * k + place] == want[place].score &&
                  ids[list * k + place] == want[place].id;
     }
-    if (k == 0) right &= scores[0] == -kInfinite && scores[10] == -kInfinite;
+    if (number == 0) right &= scores[0] == -kInfinite && scores[10] == -kInfinite;
     checker.expect(right, sentence("emulated cuda: candidates out of range, k ", k));
   }
 }

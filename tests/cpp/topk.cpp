@@ -167,6 +167,14 @@ void check_numbers(Checker& checker) {
 
 void check_extremes(Checker& checker) {
   Random random = checker.random(6);
+  // Queries that have no codes, with scores and biases of one size.
+  for (const float loudness : {1e-42f, 1e-37f, 1e20f, 1e37f})
+    for (const Numbers scale : {Numbers::none, Numbers::normal}) {
+      Spec spec{random.next(),   Kind::normal, Storage::float32, 300, 24, 6, true,
+                Numbers::normal, scale};
+      spec.loudness = loudness;
+      checker.check(problem_of(spec), {{5, 2, {}}, {40, 1, {16, 0, 0, 0}}});
+    }
   for (const Kind kind : {Kind::tiny, Kind::denormal, Kind::huge, Kind::signs})
     for (const Numbers scale : {Numbers::small, Numbers::magnitudes, Numbers::extreme})
       for (const Numbers bias : {Numbers::none, Numbers::small, Numbers::extreme})
