@@ -75,8 +75,9 @@ constexpr float kInfinite = std::numeric_limits<float>::infinity();
 
 // Bags with entries and bounds that are out of range pool what is left of them.
 void check_untrusted_bags(Checker& checker) {
-  constexpr int64_t dim = 6, count = 6;
-  std::vector<float> rows(5 * dim), out(count * dim, 7.0f), want(count * dim, 0.0f);
+  // Rows begin at multiples of 32 bytes, and memory ends where the last one does.
+  constexpr int64_t dim = 6, apart = 8, count = 6;
+  std::vector<float> rows(4 * apart + dim), out(count * dim, 7.0f), want(count * dim, 0.0f);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i + 1);
   const std::vector<int64_t> indices = {1, -1, 4, 5, kMost, kLeast, 3, 2};
   const auto entries = static_cast<int64_t>(indices.size());
@@ -85,9 +86,9 @@ void check_untrusted_bags(Checker& checker) {
   const std::vector<int64_t> members[count] = {{1, 4}, {}, {1, 4}, {3, 2}, {}, {}};
   for (int64_t bag = 0; bag < count; ++bag)
     for (const int64_t row : members[bag])
-      for (int64_t j = 0; j < dim; ++j) want[bag * dim + j] += rows[row * dim + j];
+      for (int64_t j = 0; j < dim; ++j) want[bag * dim + j] += rows[row * apart + j];
   BagArguments args;
-  args.table = {rows.data(), 5, dim, 4 * dim};
+  args.table = {rows.data(), 5, dim, 4 * apart};
   args.indices = indices.data();
   args.offsets = offsets.data();
   args.count = count;
@@ -97,6 +98,52 @@ void check_untrusted_bags(Checker& checker) {
   args.table.count = 0;
   expect_launched([&] { return embedding_bag_cuda(args, entries, nullptr, nullptr); });
   checker.expect(out == std::vector<float>(count * dim, 0.0f), "emulated cuda: an empty table");
+}
+
+// Results that begin where vectors of 16 or 8 bytes cannot be stored are the same.
+void check_unaligned_bags(Checker& checker) {
+  constexpr int64_t dim = 8, count = 2;
+  std::vector<float> rows(3 * dim);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i) / 8;
+  const std::vector<int64_t> indices = {2, 0, 1}, offsets = {0, 2, 3};
+  BagArguments args;
+  args.table = {rows.data(), 3, dim, 4 * dim};
+  args.indices = indices.data();
+  args.offsets = offsets.data();
+  args.count = count;
+  for (const Storage storage : {Storage::float32, Storage::float16}) {
+    args.out_storage = storage;
+    const int64_t size = storage == Storage::float32 ? 4 : 2, bytes = count * dim * size;
+    std::vector<char> want;
+    for (int64_t shift = 0; shift < 16; shift += size) {
+      std::vector<char> out(bytes + 16);
+      args.out = out.data() + shift;
+      expect_launched([&] { return embedding_bag_cuda(args, 3, nullptr, nullptr); });
+      const std::vector<char> got(out.begin() + shift, out.begin() + shift + bytes);
+      if (shift == 0) want = got;
+      checker.expect(got == want,
+                     sentence("emulated cuda: bags of ", name_of(storage), " that begin ", shift,
+                              " bytes behind a multiple of 16"));
+    }
+  }
+}
+
+// The largest of a bag: of zeros the first, and a NaN wherever it is.
+void check_largest_of_bags(Checker& checker) {
+  const std::vector<float> rows = {0.0f, -0.0f, kNan, 1.0f};
+  const std::vector<int64_t> indices = {0, 1, 1, 0, 2, 3, 3, 2}, offsets = {0, 2, 4, 6, 8};
+  std::vector<float> out(4, 7.0f);
+  BagArguments args;
+  args.table = {rows.data(), 4, 1, 4};
+  args.indices = indices.data();
+  args.offsets = offsets.data();
+  args.count = 4;
+  args.mode = Pooling::max;
+  args.out = out.data();
+  expect_launched([&] { return embedding_bag_cuda(args, 8, nullptr, nullptr); });
+  const bool right = out[0] == 0 && !std::signbit(out[0]) && out[1] == 0 && std::signbit(out[1]) &&
+                     std::isnan(out[2]) && std::isnan(out[3]);
+  checker.expect(right, "emulated cuda: the largest of zeros and of NaN");
 }
 
 // A row that is not finite, or too wide for the type, has a scale of NaN and codes 0.
@@ -278,7 +325,13 @@ void check_untrusted_candidates(Checker& checker) {
     const int64_t slots = k == 0 ? entries : count * k;
     std::vector<float> scores(slots, 7.0f);
     std::vector<int64_t> ids(slots, -7);
+    const std::vector<float> of_queries(count),
+        of_items(items);  // zeros, where nobody looks beyond
     CandidateArguments args;
+    if (number >= 2) {
+      args.query_bias = of_queries.data();
+      args.item_bias = of_items.data();
+    }
     args.queries = queries.data();
     args.count = count;
     args.items = rows.rows();
@@ -421,6 +474,8 @@ void check_emulated_cuda(Checker& checker) {
   if (!checker.wants("emulated cuda")) return;
   now_running("emulated cuda: contents that are not right");
   check_untrusted_bags(checker);
+  check_unaligned_bags(checker);
+  check_largest_of_bags(checker);
   check_untrusted_weights(checker);
   check_untrusted_items(checker);
   check_untrusted_candidates(checker);
