@@ -148,12 +148,14 @@ void check_largest_of_bags(Checker& checker) {
 
 // A row that is not finite, or too wide for the type, has a scale of NaN and codes 0.
 void check_untrusted_weights(Checker& checker) {
-  constexpr int64_t dim = 9, count = 4;
+  constexpr int64_t dim = 9, count = 6;
   std::vector<float> weight(count * dim, 1.5f);
   weight[0] = kNan;
   weight[dim + 8] = kInfinite;
   weight[2 * dim] = -3e38f;
   weight[2 * dim + 8] = 3e38f;
+  std::fill_n(weight.begin() + 4 * dim, dim, 70000.0f);  // no float16 bias
+  std::fill_n(weight.begin() + 5 * dim, dim, -70000.0f);
   for (const Storage storage : {Storage::int8_affine, Storage::int8_symmetric, Storage::int4_affine,
                                 Storage::int4_symmetric, Storage::fp8_e4m3}) {
     const int64_t numbers = numbers_of(storage), width = bytes_of(storage, dim);
@@ -166,7 +168,8 @@ void check_untrusted_weights(Checker& checker) {
     args.numbers = scales.data();
     expect_launched([&] { return quantize_cuda(args, nullptr); });
     for (int64_t row = 0; row < count; ++row) {
-      const bool fits = row == 3 || (row == 2 && !is_affine(storage) && !is_nibbles(storage));
+      const bool fits = row == 3 || (row > 3 && storage != Storage::int4_affine) ||
+                        (row == 2 && !is_affine(storage) && !is_nibbles(storage));
       bool zero = true;
       for (int64_t i = 0; i < width; ++i) zero &= codes[row * width + i] == 0;
       float scale;
@@ -182,6 +185,32 @@ void check_untrusted_weights(Checker& checker) {
                                      name_of(storage)));
     }
   }
+}
+
+// Weights of 16 bits have the codes of the float32 that they are.
+void check_narrow_weights(Checker& checker) {
+  constexpr int64_t dim = 21, count = 7;
+  Random random = checker.random(13);
+  const Frame frame(dim, random);
+  const std::vector<float> rows = vectors(Kind::normal, count, dim, frame, random);
+  const auto quantized = [&](const Rows& weight, Storage storage) {
+    std::vector<char> codes(count * bytes_of(storage, dim)), numbers(count * 8);
+    QuantizeArguments args;
+    args.weight = weight;
+    args.storage = storage;
+    args.codes = reinterpret_cast<uint8_t*>(codes.data());
+    args.numbers = numbers.data();
+    expect_launched([&] { return quantize_cuda(args, nullptr); });
+    codes.insert(codes.end(), numbers.begin(), numbers.end());
+    return codes;
+  };
+  for (const Storage from : {Storage::float16, Storage::bfloat16})
+    for (const Storage to : {Storage::int8_affine, Storage::int4_symmetric, Storage::fp8_e4m3}) {
+      const Items narrow = stored(rows, count, dim, from, 0);
+      const Items wide = stored(narrow.wide, count, dim, Storage::float32, 0);
+      checker.expect(quantized(narrow.rows(), to) == quantized(wide.rows(), to),
+                     sentence("emulated cuda: ", name_of(to), " of ", name_of(from)));
+    }
 }
 
 // A row that is not finite has NaN for its inverse norm, no codes, and all of it left out.
@@ -477,6 +506,7 @@ void check_emulated_cuda(Checker& checker) {
   check_unaligned_bags(checker);
   check_largest_of_bags(checker);
   check_untrusted_weights(checker);
+  check_narrow_weights(checker);
   check_untrusted_items(checker);
   check_untrusted_candidates(checker);
   if (checker.threads_are_dear()) return;
