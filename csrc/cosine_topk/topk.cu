@@ -33,7 +33,7 @@ namespace {
 using namespace cuda;
 
 constexpr int64_t kWorkspaceBytes = 1 << 30;  // of a batch of queries
-constexpr int64_t kChunkBytes = 32 << 20;  // of codes that are made on the way: they stay in L2
+constexpr int64_t kChunkBytes = 32 << 20;     // of codes that are made on the way: they stay in L2
 constexpr int64_t kMostQueries = 4096, kFewestQueries = 8;
 constexpr int64_t kFewQueries = 8;  // that scan_few takes
 constexpr int64_t kPadded = 128;    // queries, in their codes
