@@ -277,13 +277,13 @@ def test_a_whole_call_has_every_batch_its_sample_and_its_launches(rooms, committ
         key = model.key_of(cell, committed, gpu.sm)
         return model.modelled(cell, key, committed[key], "A100-80-SXM", gpu).seconds
 
-    # 512 queries fit the workspace, and a sample has 2,096 groups of 32 items (plan_of in topk.cu).
+    # 2,048 queries fit the workspace, and a sample has 2,096 groups of 32 (plan_of in topk.cu).
     call = model.Call(4096, 1_000_000, 384, 100, 0.55)
     found = model.modelled_call(call, committed, "A100-80-SXM", gpu)
-    assert found.launches == 8 * 11
-    parts = 8 * seconds(model.scan(512, 1_000_000, 384)), 8 * seconds(model.scan(512, 67_072, 384))
+    assert found.launches == 2 * 11
+    parts = [2 * seconds(model.scan(2048, items, 384)) for items in (1_000_000, 67_072)]
     again = 4096 * 100 * 4 * 384 / gpu.bandwidth
-    assert found.seconds == pytest.approx(sum(parts) + again + 88 * 2.5e-6)
+    assert found.seconds == pytest.approx(sum(parts) + again + 22 * 2.5e-6)
     assert found.alone.seconds == seconds(model.scan(4096, 1_000_000, 384))
 
 
@@ -303,10 +303,10 @@ def test_a_target_is_judged_by_the_whole_call_and_a_miss_has_its_reason(rooms, c
     share, verdict, why = judged("H100-SXM", 1, 1_000_000, 384, 100, 0.88)
     assert (share, verdict) == (pytest.approx(1), "88%: missed")
     assert why.startswith("launches 0.028 ms and sample ")
-    share, verdict, why = judged("A100-80-SXM", 4096, 1_000_000, 384, 2048, 0.55)
+    share, verdict, why = judged("RTX-4090", 4096, 1_000_000, 384, 2048, 0.55)
     assert share > 0.55
     assert verdict == "55%: missed"
-    assert why == "86 batches of 48 queries, each of which reads all items"
+    assert why == "32 batches of 128 queries, each of which reads all items"
 
 
 PLANTED = """
