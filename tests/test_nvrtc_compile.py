@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_is_a_temporary_one(
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("LLMREC_CACHE", str(blocked))
-    assert nvrtc_compile.cache_folder().is_dir()
+    assert nvrtc_compile.binaries_folder().is_dir()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])

