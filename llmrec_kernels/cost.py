@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,14 +58,31 @@ class Cost:
         return self.bytes_read + self.bytes_written
 
 
-Formula = Callable[..., Cost]
+@dataclass(frozen=True)
+class Formula:
+    """What a call of an operator costs, and under which roof.
+
+    Parameters
+    ----------
+    count
+        `count(*args, out, **kwargs) -> Cost`.
+    kind
+        Arithmetic that the fastest kernel does most of its operations in: its peak is the roof.
+    lookup
+        The place of the argument that names rows, if there is one.
+    """
+
+    count: Callable[..., Cost]
+    kind: str = "float32"
+    lookup: int | None = None
+
 
 _FLOP_COUNTER = "torch.utils.flop_counter"
 _formulas: dict[Any, Formula] = {}
 
 
 def register(op: Any, formula: Formula) -> None:
-    """Enter `formula(*args, out, **kwargs) -> Cost` for a torch operator packet.
+    """Enter the formula of a torch operator packet, such as `torch.ops.llmrec.pack`.
 
     The floating-point operations are entered with `torch.utils.flop_counter` too, so that
     PyTorch's own `FlopCounterMode` counts the op.
@@ -76,7 +94,7 @@ def register(op: Any, formula: Formula) -> None:
 
 def _enter(op: Any, formula: Formula) -> None:
     def flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
-        return formula(*args, out=out_val, **kwargs).flops
+        return formula.count(*args, out=out_val, **kwargs).flops
 
     sys.modules[_FLOP_COUNTER].register_flop_formula(op, get_raw=True)(flops)
 
@@ -114,8 +132,27 @@ def formula(op: Any) -> Formula | None:
 
 
 def nbytes(*tensors: Tensor | None) -> int:
-    """Bytes that the elements of these tensors take; None takes none."""
-    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+    """Bytes that the elements of these tensors take; None takes none.
+
+    Elements that a dimension repeats (stride 0) are there once.
+
+    Examples
+    --------
+    >>> nbytes(torch.ones(3, 4), None, torch.ones(1, 4).expand(100, 4))
+    64
+    """
+    return sum(_nbytes(tensor) for tensor in tensors if tensor is not None)
+
+
+def _nbytes(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided:  # sparse: its indices are few beside its values
+        stored = tensor._nnz() if tensor.is_sparse else tensor.values().numel()
+        return int(stored) * tensor.element_size()
+    if 0 in tensor.stride():
+        sizes = zip(tensor.shape, tensor.stride(), strict=True)
+        count = math.prod(size for size, stride in sizes if stride != 0 or size == 0)
+        return count * tensor.element_size()
+    return tensor.numel() * tensor.element_size()
 
 
 def nbytes_of(out: Tensor | tuple[Tensor, ...]) -> int:

@@ -100,7 +100,7 @@ def cost_of(name: str, *arguments: Any, **options: Any) -> Cost:
     op = getattr(torch.ops.llmrec, name)
     formula = cost.formula(op)
     assert formula is not None
-    return formula(*arguments, out=op(*arguments, **options))
+    return formula.count(*arguments, out=op(*arguments, **options))
 
 
 def topk_arguments(data: torch.Tensor, k: int, **rest: Any) -> list[Any]:
@@ -125,7 +125,10 @@ def test_bytes_of_a_search() -> None:
     assert rows.sketch is not None
     parts = {"inverse_norms": rows.inverse_norms, **rows.sketch._asdict()}
     found = cost_of("cosine_topk", *topk_arguments(rows.data, 4, **parts))
-    assert found == Cost(2 * B * N * D, 0, 4 * D * B + N * (2 * D + 8 + 8) + 64 * D, results)
+    # Of the items themselves only those that are returned: a row and its inverse norm.
+    assert found == Cost(
+        2 * B * N * D, 0, 4 * D * B + N * (D + 4 + 4) + B * 4 * (2 * D + 8), results
+    )
     seen = {"exclude_ids": LISTS.values, "exclude_offsets": LISTS.offsets}
     seen["allow_mask"] = torch.ones(N, dtype=torch.bool)
     found = cost_of("cosine_topk", *topk_arguments(X, 4, **seen))

@@ -35,7 +35,7 @@ def define(
     reference, fake
         The readable implementation, and the one that computes shapes alone.
     formula
-        `formula(*args, out, **kwargs) -> Cost`.
+        What a call costs.
     differentiable
         Whether `torch.library.register_autograd` follows. Where it does not, the op passes
         through autograd and its result needs no gradient.

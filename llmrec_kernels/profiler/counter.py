@@ -1,12 +1,11 @@
-"""Counts the work of any torch code, operator by operator.
-
-Our operators are counted by their registered formulas (`llmrec_kernels.cost`). Everything else
-that runs, encoders and training among it, is counted by PyTorch's own FLOP formulas, and its
-bytes as what each operator must read and write: its arguments and its results. Views move nothing.
-"""
+"""Counts the work of any torch code, operator by operator, while it runs."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import re
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from llmrec_kernels import cost
 from llmrec_kernels.cost import Cost
+from llmrec_kernels.profiler import formulas
+
+_BACKEND = re.compile("_(reference|triton|nvrtc)$")
 
 
 @dataclass
@@ -32,13 +31,25 @@ class OpCost:
     cost
         The work of all calls.
     seconds
-        Wall-clock time of all calls on the CPU. A GPU runs behind the caller's back, so this is
-        then the time to launch and not to finish.
+        Wall-clock time of all calls. A GPU runs behind the caller's back: with
+        `CostCounter(details=True)` each call is waited for, and else this is the time to launch.
+    counted
+        Whether its operations have a formula, or are in proportion to its elements, which by
+        PyTorch's convention count none.
+    kind
+        Arithmetic of most operations, such as "float32" or "int8".
+    rows, unique_rows
+        Rows that a lookup names, and how many of a call's differ, added up; None where the
+        operator is no lookup, or without `details`.
     """
 
     calls: int = 0
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
+    counted: bool = True
+    kind: str = "float32"
+    rows: int | None = None
+    unique_rows: int | None = None
 
     def add(self, other: Cost, seconds: float) -> None:
         """Count one more call."""
@@ -50,6 +61,16 @@ class OpCost:
 class CostCounter(TorchDispatchMode):
     """Counts operations, bytes and time of the torch operators that run inside it.
 
+    What `torch.compile` made runs uncompiled inside, because compiled code calls no operators that
+    could be counted; `inference_mode` is counted as any other. Operators of other threads are not
+    seen.
+
+    Parameters
+    ----------
+    details
+        Count also what takes time of its own: distinct rows of lookups, and on a GPU the time until
+        each operator is done.
+
     Examples
     --------
     >>> import torch
@@ -60,11 +81,30 @@ class CostCounter(TorchDispatchMode):
     True
     >>> counter.total.flops
     256
+    >>> counter.uncounted
+    {}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, details: bool = False) -> None:
         super().__init__()
+        self.details = details
         self.by_op: dict[str, OpCost] = {}
+        self._stances: list[contextlib.AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> CostCounter:
+        # Where nobody imported the compiler, nothing is compiled yet; and then it steps aside.
+        compiler = "torch._dynamo" in sys.modules
+        stance = torch.compiler.set_stance("force_eager") if compiler else contextlib.nullcontext()
+        self._stances.append(stance)
+        stance.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            super().__exit__(*raised)
+        finally:
+            self._stances.pop().__exit__(*raised)
 
     @property
     def total(self) -> Cost:
@@ -76,11 +116,19 @@ class CostCounter(TorchDispatchMode):
         """Time inside operators; what Python spends between them is not in it."""
         return sum(entry.seconds for entry in self.by_op.values())
 
+    @property
+    def uncounted(self) -> dict[str, int]:
+        """Calls by operator whose operations have no formula: `total.flops` is without them."""
+        return {name: entry.calls for name, entry in self.by_op.items() if not entry.counted}
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if cost.formula(func._overloadpacket) is None and func._overloadpacket not in _FORMULAS:
+        if func.namespace in ("prim", "profiler"):  # what a tensor is, and marks for torch.profiler
+            return func(*args, **kwargs)
+        packet = func._overloadpacket
+        if _is_composite(func) and not formulas.has_formula(packet):
             # Inference mode hands composite operators over whole: count their parts.
             with self:
                 parts = func.decompose(*args, **kwargs)
@@ -88,19 +136,29 @@ class CostCounter(TorchDispatchMode):
                 return parts
         start = time.perf_counter()
         out = func(*args, **kwargs)
+        if self.details and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         # A backend that is an operator of its own counts under the operator's one name.
-        name = str(func._overloadpacket).removesuffix("_reference")
-        self.by_op.setdefault(name, OpCost()).add(_cost_of(func, args, kwargs, out), seconds)
+        name = _BACKEND.sub("", str(packet))
+        entry = self.by_op.get(name)
+        if entry is None:
+            counted = formulas.has_formula(packet) or formulas.is_linear(func)
+            kind = formulas.kind_of(func, args)
+            entry = self.by_op[name] = OpCost(counted=counted, kind=kind)
+        entry.add(formulas.cost_of(func, args, kwargs, out), seconds)
+        if self.details:
+            _count_rows(entry, formulas.rows_of(func, args))
         return out
 
     def __str__(self) -> str:
         lines = [f"{'operator':32}{'calls':>8}{'seconds':>10}{'GFLOP':>12}{'MB':>12}"]
         ordered = sorted(self.by_op.items(), key=lambda item: -item[1].seconds)
         for name, entry in [*ordered, ("total", OpCost(self._calls, self.total, self.seconds))]:
+            flops = f"{entry.cost.flops / 1e9:.3f}" if entry.counted else "uncounted"
             lines.append(
                 f"{name:32}{entry.calls:>8}{entry.seconds:>10.3f}"
-                f"{entry.cost.flops / 1e9:>12.3f}{entry.cost.bytes / 1e6:>12.1f}"
+                f"{flops:>12}{entry.cost.bytes / 1e6:>12.1f}"
             )
         return "\n".join(lines)
 
@@ -109,32 +167,14 @@ class CostCounter(TorchDispatchMode):
         return sum(entry.calls for entry in self.by_op.values())
 
 
-def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **kwargs: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+def _count_rows(entry: OpCost, ids: Tensor | None) -> None:
+    if ids is None:
+        return
+    entry.rows = (entry.rows or 0) + ids.numel()
+    entry.unique_rows = (entry.unique_rows or 0) + ids.unique().numel()
 
 
-# torch's registry has the attention kernels of GPUs and not the CPU's.
-_FORMULAS = {
-    **flop_registry,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-}
-
-
-def _cost_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
-    packet = func._overloadpacket
-    formula = cost.formula(packet)
-    if formula is not None:
-        return formula(*args, out=out, **kwargs)
-    count = _FORMULAS.get(packet)
-    flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
-    if func.is_view:
-        return Cost(flops=flops)
-    return Cost(
-        flops=flops,
-        bytes_read=_nbytes((args, kwargs)),
-        bytes_written=_nbytes(out),
-    )
-
-
-def _nbytes(values: Any) -> int:
-    return cost.nbytes(*(leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)))
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    key = "CompositeImplicitAutograd"
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels._library import library
-from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.cost import Cost, Formula, nbytes, nbytes_of
 from llmrec_kernels.ops.candidate_scores.reference import (
     candidate_scores,
     candidate_scores_backward,
@@ -56,7 +56,7 @@ def _fake_backward(
     )
 
 
-def _cost(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
+def _count(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
     metadata = [t for t in arguments[:3] if t is not None]
     candidates = arguments[4]
     row = data.shape[1] * data.element_size() + sum(t.element_size() for t in metadata)
@@ -68,7 +68,7 @@ def _cost(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
     )
 
 
-def _cost_backward(grad: Tensor, queries: Tensor, data: Tensor, *rest: Any, out: Any) -> Cost:
+def _count_backward(grad: Tensor, queries: Tensor, data: Tensor, *rest: Any, out: Any) -> Cost:
     pairs, dim = grad.shape[0], queries.shape[1]
     return Cost(
         flops=4 * pairs * dim,
@@ -109,20 +109,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
+FORMULA = Formula(_count, lookup=6)
 # The overload comes first: a later one would replace the packet that the cost is entered for.
 define(
     f"{OP}.topk",
     TOPK,
     reference=candidate_topk,
     fake=_fake_topk,
-    formula=_cost,
+    formula=FORMULA,
 )
 define(
     OP,
     SCHEMA,
     reference=candidate_scores,
     fake=_fake,
-    formula=_cost,
+    formula=FORMULA,
     differentiable=True,
 )
 define(
@@ -130,7 +131,7 @@ define(
     BACKWARD,
     reference=candidate_scores_backward,
     fake=_fake_backward,
-    formula=_cost_backward,
+    formula=Formula(_count_backward),
     differentiable=True,
 )
 first_order_only(f"{OP}_backward")
@@ -140,8 +141,8 @@ for _name in (OP, f"{OP}_reference"):
 
 def offer(suffix: str, scores: Callable[..., Tensor], topk: Callable[..., Any]) -> None:
     """Define the operator and its overload once more, over other kernels."""
-    enter(f"{OP}.topk", suffix, TOPK, topk, _fake_topk, _cost, differentiable=False)
-    enter(OP, suffix, SCHEMA, scores, _fake, _cost, differentiable=True)
+    enter(f"{OP}.topk", suffix, TOPK, topk, _fake_topk, FORMULA, differentiable=False)
+    enter(OP, suffix, SCHEMA, scores, _fake, FORMULA, differentiable=True)
     torch.library.register_autograd(
         f"llmrec::{OP}{suffix}", _backward, setup_context=_save, lib=library
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.cost import Cost, Formula, nbytes, nbytes_of
 from llmrec_kernels.ops.cosine_topk.reference import cosine_topk
 from llmrec_kernels.ops.define import define, enter
 
@@ -41,19 +41,55 @@ def _fake(
     return scores, queries.new_empty(queries.shape[0], k, dtype=torch.int64)
 
 
-def _cost(queries: Tensor, data: Tensor, *arguments: Any, out: Any) -> Cost:
-    count, dim = queries.shape
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
+def _count(
+    queries: Tensor,
+    data: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    inverse_norms: Tensor | None,
+    codes: Tensor | None,
+    unit_scale: Tensor | None,
+    residual: Tensor | None,
+    bits: int,
+    k: int,
+    metric: int,
+    item_bias: Tensor | None,
+    item_scale: Tensor | None,
+    exclude_ids: Tensor | None,
+    exclude_offsets: Tensor | None,
+    allow_mask: Tensor | None,
+    allow_ids: Tensor | None,
+    allow_offsets: Tensor | None,
+    exact: bool,
+    *,
+    out: Any,
+) -> Cost:
+    """Every query with every item that may be returned; the contents of a mask are not looked at.
+
+    Items with codes are read as such, and as what they are stored as only where they are returned.
+    """
+    count, (width, dim) = queries.shape[0], (data.shape[0], queries.shape[1])
+    pairs, scanned = count * width, width
+    if allow_ids is not None:
+        pairs = allow_ids.shape[0] * (1 if allow_offsets is not None else count)
+        scanned = min(width, allow_ids.shape[0])
+    stored = scanned if codes is None else min(scanned, count * k)
+    row = nbytes(data[:1], *(t[:1] for t in (scale, bias, inverse_norms) if t is not None))
+    sketch = 0 if codes is None else nbytes(codes[:1]) // 16 + 8
+    item = sum(t.element_size() for t in (item_bias, item_scale) if t is not None)
+    filters = (exclude_ids, exclude_offsets, allow_mask, allow_ids, allow_offsets)
     return Cost(
-        flops=2 * count * data.shape[0] * dim,
-        bytes_read=nbytes(queries, data, *tensors),
+        flops=2 * pairs * dim,
+        bytes_read=nbytes(queries, *filters) + stored * row + scanned * (sketch + item),
         bytes_written=nbytes_of(out),
     )
 
 
-define(OP, SCHEMA, reference=cosine_topk, fake=_fake, formula=_cost)
+# The exact scan multiplies int8 codes.
+FORMULA = Formula(_count, kind="int8")
+define(OP, SCHEMA, reference=cosine_topk, fake=_fake, formula=FORMULA)
 
 
 def offer(suffix: str, implementation: Callable[..., Any]) -> None:
     """Define the operator once more, over other kernels."""
-    enter(OP, suffix, SCHEMA, implementation, _fake, _cost, differentiable=False)
+    enter(OP, suffix, SCHEMA, implementation, _fake, FORMULA, differentiable=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels._library import library
-from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.cost import Cost, Formula, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define, enter, first_order_only
 from llmrec_kernels.ops.embedding_bag.reference import (
     OUT_DTYPES,
@@ -70,7 +70,7 @@ def _touched(data: Tensor, indices: Tensor, *metadata: Tensor | None) -> int:
     return indices.shape[0] * row
 
 
-def _cost(
+def _count(
     data: Tensor,
     scale: Tensor | None,
     bias: Tensor | None,
@@ -93,7 +93,7 @@ def _cost(
     )
 
 
-def _cost_backward(
+def _count_backward(
     grad: Tensor, data: Tensor, scale: Any, bias: Any, bits: int, dim: int, indices: Tensor,
     offsets: Tensor, *rest: Any, out: Any,
 ) -> Cost:  # fmt: skip
@@ -122,12 +122,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
+FORMULA = Formula(_count, lookup=5)
 define(
     OP,
     SCHEMA,
     reference=embedding_bag,
     fake=_fake,
-    formula=_cost,
+    formula=FORMULA,
     differentiable=True,
 )
 define(
@@ -135,7 +136,7 @@ define(
     BACKWARD,
     reference=embedding_bag_backward,
     fake=_fake_backward,
-    formula=_cost_backward,
+    formula=Formula(_count_backward),
     differentiable=True,
 )
 first_order_only(f"{OP}_backward")
@@ -145,7 +146,7 @@ for _name in (OP, f"{OP}_reference"):
 
 def offer(suffix: str, implementation: Callable[..., Tensor]) -> None:
     """Define the operator once more, over other kernels."""
-    enter(OP, suffix, SCHEMA, implementation, _fake, _cost, differentiable=True)
+    enter(OP, suffix, SCHEMA, implementation, _fake, FORMULA, differentiable=True)
     torch.library.register_autograd(
         f"llmrec::{OP}{suffix}", _backward, setup_context=_save, lib=library
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.cost import Cost, Formula, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define, enter
 from llmrec_kernels.ops.pack import layout
 from llmrec_kernels.ops.pack.reference import pack
@@ -36,7 +36,7 @@ def result(
     )
 
 
-def _cost(
+def _count(
     data: Tensor, scale: Tensor | None, bias: Tensor | None, bits: int, dim: int, *, out: Any
 ) -> Cost:
     # Per element: the norm's multiply-add, a comparison for the largest, multiplied and rounded for
@@ -48,9 +48,10 @@ def _cost(
     )
 
 
-define(OP, SCHEMA, reference=pack, fake=result, formula=_cost)
+FORMULA = Formula(_count)
+define(OP, SCHEMA, reference=pack, fake=result, formula=FORMULA)
 
 
 def offer(suffix: str, implementation: Callable[..., Any]) -> None:
     """Define the operator once more, over other kernels."""
-    enter(OP, suffix, SCHEMA, implementation, result, _cost, differentiable=False)
+    enter(OP, suffix, SCHEMA, implementation, result, FORMULA, differentiable=False)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec_kernels.cost import Cost, nbytes, nbytes_of
+from llmrec_kernels.cost import Cost, Formula, nbytes, nbytes_of
 from llmrec_kernels.ops.define import define, enter
 from llmrec_kernels.ops.quantize.reference import BITS, DTYPES, FLOAT_CODES, STORED, quantize
 
@@ -31,14 +31,15 @@ def result(weight: Tensor, dtype: int, symmetric: bool) -> tuple[Tensor, Tensor]
     return codes, weight.new_empty(rows, 1 if symmetric else 2, dtype=STORED[bits])
 
 
-def _cost(weight: Tensor, dtype: int, symmetric: bool, *, out: Any) -> Cost:
+def _count(weight: Tensor, dtype: int, symmetric: bool, *, out: Any) -> Cost:
     # Per element: two comparisons for the range, then subtract, divide, round.
     return Cost(flops=5 * weight.numel(), bytes_read=nbytes(weight), bytes_written=nbytes_of(out))
 
 
-define(OP, SCHEMA, reference=quantize, fake=result, formula=_cost)
+FORMULA = Formula(_count)
+define(OP, SCHEMA, reference=quantize, fake=result, formula=FORMULA)
 
 
 def offer(suffix: str, implementation: Callable[..., Any]) -> None:
     """Define the operator once more, over other kernels."""
-    enter(OP, suffix, SCHEMA, implementation, result, _cost, differentiable=False)
+    enter(OP, suffix, SCHEMA, implementation, result, FORMULA, differentiable=False)
