@@ -81,14 +81,15 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> dict[str, Any]:
     return {
-        "model": _cpu_model(),
+        "model": cpu_model(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What the processor calls itself."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -37,11 +37,19 @@ struct Float32 {
   static void add(Sum& sum, const Factor& a, const Factor& b) { sum = _mm256_fmadd_ps(a, b, sum); }
 };
 
+struct Stream {
+  static void store(char* target, __m256i vector) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(target), vector);
+  }
+  static void fence() { _mm_sfence(); }
+};
+
 }  // namespace
 
 RoofLoops roofs_avx2() {
   RoofLoops loops;
   loops.read = read_as<__m256i>;
+  loops.copy = copy_as<__m256i, Stream>;
   loops.int8 = peak_of<Int8>();
   loops.float32 = peak_of<Float32>();
   return loops;

@@ -45,11 +45,19 @@ struct Float32 {
   static void add(Sum& sum, const Factor& a, const Factor& b) { sum = _mm512_fmadd_ps(a, b, sum); }
 };
 
+struct Stream {
+  static void store(char* target, __m512i vector) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(target), vector);
+  }
+  static void fence() { _mm_sfence(); }
+};
+
 }  // namespace
 
 RoofLoops roofs_avx512() {
   RoofLoops loops;
   loops.read = read_as<__m512i>;
+  loops.copy = copy_as<__m512i, Stream>;
   loops.int8 = peak_of<Int8>();
   loops.bfloat16 = peak_of<Bfloat16>();
   loops.float32 = peak_of<Float32>();

@@ -69,5 +69,19 @@ void read_as(const char* data, int64_t bytes) {
   }
 }
 
+// Stream::store(target, vector) writes past the caches: a plain store would first read the line.
+template <class Vector, class Stream>
+void copy_as(const char* data, char* target, int64_t bytes) {
+  for (const char* end = data + bytes; data < end; data += kLine, target += kLine) {
+    prefetch(data + kAhead);
+    for (size_t j = 0; j < kLine; j += sizeof(Vector)) {
+      Vector vector;
+      std::memcpy(&vector, data + j, sizeof vector);
+      Stream::store(target + j, vector);
+    }
+  }
+  Stream::fence();
+}
+
 }  // namespace
 }  // namespace llmrec

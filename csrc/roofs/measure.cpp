@@ -16,6 +16,7 @@ namespace llmrec {
 namespace {
 
 constexpr int64_t kStretch = int64_t{1} << 20;  // bytes that one thread reads at a time
+constexpr int64_t kLeast = int64_t{1} << 26;    // bytes between two looks at the clock
 constexpr int64_t kRounds = 1000;               // between two looks at the clock: microseconds
 constexpr double kSlice = 0.02;                 // seconds of one repetition of a peak
 
@@ -112,24 +113,50 @@ Buffer filled(int64_t stretches, const Parallel& parallel) {
   return buffer;
 }
 
-}  // namespace
-
-double read_roof(RoofLevel level, int64_t bytes, int64_t repetitions, const Parallel& parallel) {
+void check_sizes(int64_t bytes, int64_t repetitions) {
   check_value(bytes >= 1, "bytes is ", bytes, "; expected at least 1");
   check_value(repetitions >= 1, "repetitions is ", repetitions, "; expected at least 1");
-  const auto read = loops_of(level).read;
-  check_value(read != nullptr, "level ", name_of(level), " has no loads of its own");
-  const int64_t stretches = (bytes + kStretch - 1) / kStretch;
-  const Buffer buffer = filled(stretches, parallel);
+}
+
+int64_t stretches_of(int64_t bytes) { return (bytes + kStretch - 1) / kStretch; }
+
+// Bytes per second of what `each` does with every stretch. Waking the threads takes microseconds,
+// so a short buffer is gone through several times in between.
+template <class Each>
+double fastest(int64_t stretches, int64_t repetitions, const Parallel& parallel, const Each& each) {
+  const int64_t passes = std::max<int64_t>(1, kLeast / (stretches * kStretch));
   double best = 0;
   for (int64_t repetition = 0; repetition < repetitions; ++repetition) {
     const double start = now();
-    parallel.run(stretches, [&](TaskQueue& queue) {
-      for (int64_t task; queue.take(task);) read(buffer.get() + task * kStretch, kStretch);
+    parallel.run(stretches * passes, [&](TaskQueue& queue) {
+      for (int64_t task; queue.take(task);) each(task % stretches);
     });
-    best = std::max(best, static_cast<double>(stretches * kStretch) / (now() - start));
+    best = std::max(best, static_cast<double>(stretches * passes * kStretch) / (now() - start));
   }
   return best;
+}
+
+}  // namespace
+
+double read_roof(RoofLevel level, int64_t bytes, int64_t repetitions, const Parallel& parallel) {
+  check_sizes(bytes, repetitions);
+  const auto read = loops_of(level).read;
+  check_value(read != nullptr, "level ", name_of(level), " has no loads of its own");
+  const int64_t stretches = stretches_of(bytes);
+  const Buffer buffer = filled(stretches, parallel);
+  return fastest(stretches, repetitions, parallel,
+                 [&](int64_t stretch) { read(buffer.get() + stretch * kStretch, kStretch); });
+}
+
+double copy_roof(RoofLevel level, int64_t bytes, int64_t repetitions, const Parallel& parallel) {
+  check_sizes(bytes, repetitions);
+  const auto copy = loops_of(level).copy;
+  check_value(copy != nullptr, "level ", name_of(level), " has no stores of its own");
+  const int64_t stretches = stretches_of(bytes);
+  const Buffer source = filled(stretches, parallel), target = filled(stretches, parallel);
+  return 2 * fastest(stretches, repetitions, parallel, [&](int64_t stretch) {
+           copy(source.get() + stretch * kStretch, target.get() + stretch * kStretch, kStretch);
+         });
 }
 
 double peak_roof(RoofLevel level, RoofKind kind, int64_t repetitions, const Parallel& parallel) {

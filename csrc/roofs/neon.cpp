@@ -31,11 +31,19 @@ struct Float32 {
   static void add(Sum& sum, const Factor& a, const Factor& b) { sum = vfmaq_f32(sum, a, b); }
 };
 
+struct Stream {  // a store of its own: whole lines are not read first where they follow each other
+  static void store(char* target, uint8x16_t vector) {
+    vst1q_u8(reinterpret_cast<uint8_t*>(target), vector);
+  }
+  static void fence() {}
+};
+
 }  // namespace
 
 RoofLoops roofs_neon() {
   RoofLoops loops;
   loops.read = read_as<uint8x16_t>;
+  loops.copy = copy_as<uint8x16_t, Stream>;
   loops.int8 = peak_of<Int8>();
   loops.float32 = peak_of<Float32>();
   return loops;

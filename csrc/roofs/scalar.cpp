@@ -51,11 +51,16 @@ void run_int8(int64_t rounds) {
   }
 }
 
+void copy(const char* data, char* target, int64_t bytes) {
+  std::memcpy(target, data, static_cast<size_t>(bytes));
+}
+
 }  // namespace
 
 RoofLoops roofs_scalar() {
   RoofLoops loops;
   loops.read = read_as<TwoWords>;
+  loops.copy = copy;
   loops.int8 = {run_int8, kCodes * kRows};
   loops.float32 = peak_of<Float32>();
   return loops;
