@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shapes import CANDIDATES, QUANTIZE, TOPK, BagCell
+from llmrec_kernels.benchmarks.cells import CANDIDATES, QUANTIZE, TOPK, BagCell
+from llmrec_kernels.profiler import hardware
 
 SECTOR = 32  # bytes that memory hands out at least
 
 
 class Gpu(NamedTuple):
-    """From NVIDIA's datasheets: bytes, and dense float16 and int8 operations, a second."""
+    """Bytes, and dense float16 and int8 operations, a second: what the models here ask for."""
 
     bandwidth: float
     float16: float
@@ -23,15 +24,18 @@ class Gpu(NamedTuple):
     multiprocessors: int
 
 
-GPUS = {
-    "T4": Gpu(320e9, 65e12, 75, 130e12, 40),
-    "A100-80-SXM": Gpu(2039e9, 312e12, 80, 624e12, 108),
-    "A10": Gpu(600e9, 125e12, 86, 250e12, 72),
-    "RTX-4090": Gpu(1008e9, 165e12, 89, 661e12, 128),
-    "H100-SXM": Gpu(3350e9, 989e12, 90, 1979e12, 132),
-    "B200": Gpu(8000e9, 2250e12, 100, 4500e12, 148),
-    "RTX-5090": Gpu(1792e9, 209.5e12, 120, 838e12, 170),
-}
+def datasheet(name: str) -> Gpu:
+    """A row of the profiler's table."""
+    row = hardware.gpu(name)
+    major, minor = row.compute_capability
+    peaks = row.peaks
+    sm = 10 * major + minor
+    return Gpu(row.bandwidth, peaks["float16"], sm, peaks["int8"], row.multiprocessors)
+
+
+# One or two of each architecture that the kernels are built for.
+NAMES = ("T4", "A100-80-SXM", "A10", "RTX-4090", "H100-SXM", "B200", "RTX-5090")
+GPUS = {name: datasheet(name) for name in NAMES}
 # What the CPU's cells are called; a GPU's cache holds none of these tables but the hot ones.
 BAGS = (
     BagCell("bags-64", 4096, 32, 2_000_000, 64),
