@@ -1,0 +1,11 @@
+"""The `llmrec-kernels` command: a module for each family of verbs."""
+
+from llmrec_kernels.cli import bench, cost, recommend, show
+from llmrec_kernels.cli.app import app
+
+__all__ = ["app", "bench", "cost", "main", "recommend", "show"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
