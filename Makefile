@@ -11,7 +11,8 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),auto,0)
 
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
-.PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants format bench bench-gpu clean
+.PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants scalar \
+	no-extension format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -54,9 +55,10 @@ nvcc:
 resources: nvcc $(READY)
 	$(BIN)/python bench/gpu_resources.py --check
 
-# The extension with CUDA kernels for every architecture, where there is nvcc; and through NVRTC.
+# The extension with CUDA kernels for the oldest and the newest architecture, where there is nvcc;
+# and through NVRTC. `make resources` has those between them.
 cuda: nvcc $(READY)
-	if command -v nvcc >/dev/null; then LLMREC_CUDA_ARCHS="75 80 86 89 90 100 120" LLMREC_WERROR=1 \
+	if command -v nvcc >/dev/null; then LLMREC_CUDA_ARCHS="75 120" LLMREC_WERROR=1 \
 		$(BIN)/python -m pytest -q tests/check_cuda_build.py; else echo "SKIPPED: there is no nvcc"; fi
 	$(BIN)/python -m pytest -q -n 2 tests/check_nvrtc.py
 
@@ -66,11 +68,24 @@ mutants: $(READY)
 	$(BIN)/python tests/triton_mutants.py --check
 	$(BIN)/python tests/cuda_mutants.py --check
 
-# The long rungs: clang-tidy, the kernels on their own, every level, and no extension.
-NOT_GPU := $(patsubst %,--ignore-glob='tests/test_%',*triton* *gpu* *nvrtc* emulation* cuda*)
-test-all: test tidy kernels levels cuda resources mutants
-	LLMREC_ISA=scalar $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
-	LLMREC_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 $(NOT_GPU)
+# What `make test` alone runs: kernels for GPUs, benchmarks, and what calls no operator are the same
+# at each level and without the extension.
+ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation cli_cost \
+	$(addprefix profiler_,compare cost_model energy hardware html human picture predict terminal \
+	timing uncounted)
+AGAIN := $(BIN)/python -m pytest -q -n 2 $(ONCE:%=--ignore-glob='tests/test_*%*')
+
+# After `kernels`, whose objects tests/test_disassembly.py reads.
+scalar: kernels $(READY)
+	LLMREC_ISA=scalar $(AGAIN)
+
+no-extension: kernels $(READY)
+	LLMREC_EXTENSION=0 $(AGAIN)
+
+# The long rungs, two at a time: each has parts that leave a core idle. The longest come first.
+test-all: test mutants
+	$(MAKE) -j 2 --output-sync=target --no-print-directory \
+		kernels cuda tidy resources levels scalar no-extension
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -98,9 +113,9 @@ $(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcar
 	$(BIN)/python -m pip install -q --no-deps -r requirements-data.txt
 	touch $(DEMO)
 
-# And what developing needs.
+# And what developing needs, with the extension that is there by now.
 $(READY): $(DEMO)
-	$(PIP) --no-build-isolation -e '.[dev]'
+	LLMREC_EXTENSION=0 LLMREC_CUDA=0 $(PIP) --no-build-isolation -e '.[dev]'
 	$(PIP) --no-deps triton
 	touch $(READY)
 

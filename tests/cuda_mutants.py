@@ -43,7 +43,7 @@ LIMITS = {"plain": 120, "address": 240, "thread": 600}
 BUILDS = ("plain", "address", "thread")
 FLAGS = {
     "plain": ("-O2",),
-    "address": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "address": ("-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-fsanitize=thread"),
 }
 HALT = {"TSAN_OPTIONS": "halt_on_error=1"}

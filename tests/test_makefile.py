@@ -69,6 +69,27 @@ def test_the_tests_that_run_anywhere_are_not_those_of_a_gpu(folder: Path) -> Non
     assert '-m pytest -q -n 2 -m "not gpu"' in run.stdout
 
 
+def told(folder: Path, variable: str) -> list[str]:
+    """The words of a variable of the Makefile."""
+    text = f"{MAKEFILE.read_text()}\ntold:\n\t@echo $({variable});\n"
+    return make(folder, "told", text=text).stdout.split()
+
+
+def test_what_runs_once_is_named_by_the_files_that_there_are(folder: Path) -> None:
+    tests = [path.stem for path in MAKEFILE.parent.glob("tests/test_*.py")]
+    for name in told(folder, "ONCE"):
+        assert any(name in test for test in tests), name
+
+
+def test_no_operator_is_left_out_at_lower_levels_and_without_the_extension(folder: Path) -> None:
+    operators = [
+        path.parent.name for path in MAKEFILE.parent.glob("llmrec_kernels/ops/*/schema.py")
+    ]
+    assert len(operators) >= 5
+    for operator in operators:
+        assert not [name for name in told(folder, "ONCE") if name in f"test_{operator}"]
+
+
 @pytest.mark.parametrize("built", [{"cuda": None}, {}, {"cuda": {"version": "13.0"}}])
 def test_a_benchmark_without_cuda_kernels_says_so_and_goes_on(
     folder: Path, built: dict[str, object]

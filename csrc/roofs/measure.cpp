@@ -174,7 +174,10 @@ double peak_roof(RoofLevel level, RoofKind kind, int64_t repetitions, const Para
     parallel.run(parallel.threads, [&](TaskQueue& queue) {
       int64_t task, done = 0;
       if (!queue.take(task)) return;  // each thread its own slice of time
-      for (; now() < start + kSlice; done += kRounds) peak.run(kRounds);
+      do {  // at least once, however late a busy machine lets this thread begin
+        peak.run(kRounds);
+        done += kRounds;
+      } while (now() < start + kSlice);
       rounds += done;
     });
     const double work = static_cast<double>(rounds.load() * peak.multiply_adds);

@@ -500,7 +500,7 @@ void check_far_rows(Checker& checker) {
 }  // namespace
 
 void check_emulated_cuda(Checker& checker) {
-  if (!checker.wants("emulated cuda")) return;
+  if (!checker.options().emulated || !checker.wants("emulated cuda")) return;
   now_running("emulated cuda: contents that are not right");
   check_untrusted_bags(checker);
   check_unaligned_bags(checker);
