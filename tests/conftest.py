@@ -16,7 +16,7 @@ import pytest
 
 from llmrec_kernels import backends, explain
 
-pytest.register_assert_rewrite("cases", "oracle")
+pytest.register_assert_rewrite("cases", "oracle", "replayed_energy", "reports")
 
 # CI draws the same examples each time; a slow machine is no failure anywhere.
 hypothesis.settings.register_profile("here", deadline=None)

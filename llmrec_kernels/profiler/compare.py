@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ Verdict = Literal["SAME", "FASTER", "SLOWER", "UNDECIDED"]
 CONFIDENCE = 0.99  # of the interval: it is looked at more than once
 TURN = 0.01  # seconds: a shorter call is repeated
 LOOKS = (20, 40, 80, 160, 320, 640)  # rounds after which the interval is looked at
+WAITING = 0.1  # share of the time without a processor, above which SAME is not to be trusted
+SCHEDULER = Path("/proc/thread-self/schedstat")  # nanoseconds that ran, waited; slices
 BETWEEN_RUNS = 0.25  # how far the same code can be from itself in another run on a shared machine
 
 
@@ -109,7 +112,7 @@ def _of_calls(
     first: Call, second: Call, margin: float, max_seconds: float, wait: Call
 ) -> Comparison:
     calls = (first, second)
-    began = time.perf_counter()
+    began, waited = time.perf_counter(), waiting_seconds()
     # As often both ways, so that a turn of each has as many calls to be disturbed in.
     each = max(seconds_of(call, 1, wait) for call in calls for _ in range(2))
     count = max(1, round(TURN / each))
@@ -120,12 +123,28 @@ def _of_calls(
         order.shuffle(pair)
         taken = {which: seconds_of(call, count, wait) for which, call in pair}
         ratios.append(taken[1] / taken[0])
-        late = time.perf_counter() - began > max_seconds
+        spent = time.perf_counter() - began
+        late = spent > max_seconds
         if len(ratios) not in LOOKS and not late:
             continue
-        found = decide(ratios, margin)
+        found = _doubted(decide(ratios, margin), (waiting_seconds() - waited) / spent)
         if found.verdict != "UNDECIDED" or late or len(ratios) >= LOOKS[-1]:
             return found
+
+
+def waiting_seconds() -> float:
+    """Seconds that this thread was ready and had no processor; 0 where the system does not tell."""
+    if not SCHEDULER.exists():
+        return 0.0
+    return int(SCHEDULER.read_text().split()[1]) / 1e9
+
+
+def _doubted(found: Comparison, waiting: float) -> Comparison:
+    """Who gets the processor in slices takes whole slices: a small difference does not show."""
+    if found.verdict != "SAME" or waiting <= WAITING:
+        return found
+    reason = f"other work had the processor for {waiting:.0%} of the time, which hides differences"
+    return found._replace(verdict="UNDECIDED", reason=reason)
 
 
 def decide(ratios: Sequence[float], margin: float) -> Comparison:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from llmrec_kernels import __version__, _library, info
+from llmrec_kernels.profiler.energy.estimate import usable_cpus
 from llmrec_kernels.profiler.energy.nvml import gpu_state
 from llmrec_kernels.profiler.report import Environment, Gpu
 
@@ -87,13 +88,6 @@ def fingerprint(device: str) -> str:
         facts += [torch.cuda.get_device_name(device), torch.version.cuda]
         facts.append(str(getattr(torch.cuda.get_device_properties(device), "uuid", "")))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def usable_cpus() -> int:
-    """Logical processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def last_level_cache() -> int:
