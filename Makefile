@@ -97,7 +97,8 @@ bench: $(READY)
 	-$(PIP) hnswlib fbgemm-gpu-cpu
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench -q \
 		-o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
-		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=min
+		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=min \
+		-p llmrec_kernels.profiler.pytest_plugin --benchmark-cost
 
 # On a machine with a GPU: bench/results/<gpu>.json and .md. `make bench-gpu CELLS='topk-1-*'` is a part.
 bench-gpu: $(READY)

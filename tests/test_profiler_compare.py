@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,8 @@ from llmrec_kernels.profiler.compare import (
     decide,
     median_interval,
 )
+
+module = importlib.import_module("llmrec_kernels.profiler.compare")  # and not its function
 
 
 @given(st.integers(1, 400))
@@ -81,6 +86,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Callable[[], Non
     """Calls that take as long as they say, in a time that does not pass otherwise."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(module, "waiting_seconds", lambda: 0.0)
 
     def call(*seconds: float) -> Callable[[], None]:
         each: Iterator[float] = itertools.cycle(seconds)
@@ -120,6 +126,30 @@ def test_what_stays_unclear_is_given_up_in_time(clock: Any) -> None:
     found = compare(clock(1.0), noisy, max_seconds=60, device="cpu")
     assert found.verdict == "UNDECIDED"
     assert "too wide" in found.reason
+
+
+def test_a_machine_that_is_busy_hides_small_differences(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_of_the_time() -> float:
+        return 0.5 * time.perf_counter()
+
+    monkeypatch.setattr(module, "waiting_seconds", half_of_the_time)
+    found = compare(clock(0.01), clock(0.01), device="cpu")
+    assert found.verdict == "UNDECIDED"
+    assert "other work had the processor for 50% of the time" in found.reason
+    assert compare(clock(0.01), clock(0.02), device="cpu").verdict == "SLOWER"  # that shows
+
+
+def test_the_scheduler_tells_how_long_a_thread_waited(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert module.waiting_seconds() >= 0
+    (tmp_path / "schedstat").write_text("5000000000 1500000000 77\n")
+    monkeypatch.setattr(module, "SCHEDULER", tmp_path / "schedstat")
+    assert module.waiting_seconds() == 1.5
+    monkeypatch.setattr(module, "SCHEDULER", tmp_path / "absent")
+    assert module.waiting_seconds() == 0
 
 
 def test_the_order_within_a_round_changes(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
