@@ -95,3 +95,43 @@ def test_the_interval_is_that_of_scipys_bootstrap() -> None:
 def test_the_same_samples_have_the_same_interval() -> None:
     seconds: Any = np.random.default_rng(1).lognormal(size=60)
     assert timing.timing(seconds, 1) == timing.timing(seconds, 1)
+
+
+class ReplayedGpu:
+    """Stands in for torch.cuda: each call takes half as long on the GPU as on the wall's clock."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.slept, self.waits = call, [], 0
+
+    def _sleep(self, cycles: int) -> None:
+        self.slept.append(cycles)
+
+    def synchronize(self, device: str) -> None:
+        self.waits += 1
+
+    def Event(self, enable_timing: bool) -> Any:  # noqa: N802 - as torch.cuda spells it
+        gpu = self
+
+        class Event:
+            def record(self) -> None:
+                self.now = gpu.call.now
+
+            def synchronize(self) -> None:
+                pass
+
+            def elapsed_time(self, end: Any) -> float:
+                return float(1e3 * (end.now - self.now) / 2)
+
+        return Event()
+
+
+def test_a_gpus_own_time_is_that_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Call(monkeypatch, 1e-3)
+    gpu = ReplayedGpu(call)
+    monkeypatch.setattr(timing.torch, "cuda", gpu)
+    found = timing.sample(call, 0.01, "cuda:0", "hot")
+    assert found.wall == pytest.approx([1e-3] * 10)
+    assert found.kernel == pytest.approx([5e-4] * 10)
+    # The GPU sleeps for as long as the host queued the call in the sample before.
+    assert gpu.slept == [pytest.approx(timing.COVER_CYCLES * 1e-3)] * 10
+    assert gpu.waits >= 12  # after each call that the wall's clock times
