@@ -2,7 +2,8 @@
 
 import pytest
 from lookups import contest, jobs
-from shapes import CANDIDATES
+
+from llmrec_kernels.benchmarks.cells import CANDIDATES
 
 
 @pytest.mark.parametrize("peer", ["llmrec", "torch"])

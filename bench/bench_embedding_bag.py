@@ -2,7 +2,8 @@
 
 import pytest
 from lookups import contest, jobs
-from shapes import BAGS
+
+from llmrec_kernels.benchmarks.cells import BAGS
 
 
 @pytest.mark.parametrize("peer", ["llmrec", "torch", "fbgemm"])

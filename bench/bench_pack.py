@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from shapes import clustered
 
 from llmrec_kernels import pack
+from llmrec_kernels.benchmarks.vectors import clustered
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import pytest
 from lookups import contest, jobs
-from shapes import QUANTIZE
+
+from llmrec_kernels.benchmarks.cells import QUANTIZE
 
 
 @pytest.mark.parametrize("peer", ["llmrec", "copy", "torch"])

@@ -1,6 +1,6 @@
 """Our operators and their peers, interleaved: where a quoted ratio comes from.
 
-    python bench/compare.py                          # every cell of bench/shapes.py
+    python bench/compare.py                          # every cell of CPUs
     python bench/compare.py 'headline-*' 'bags-*'    # some
     python bench/compare.py headline-256 --peers faiss-flat,torch-bfloat16 --json out.json
 
@@ -24,24 +24,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roofs
 import torch
 from lookups import LookupCell, contest, jobs
 from peers import PEERS, Llmrec, Peer, Size
-from shapes import (
-    LOOKUPS,
-    TINY,
-    TINY_LOOKUPS,
-    TOPK,
-    TopkCell,
-)
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from turns import SECONDS, summary, take_turns
 
 from llmrec_kernels import _library, explain, info
+from llmrec_kernels.benchmarks.cells import (
+    LOOKUPS,
+    TOPK,
+    BagCell,
+    CandidateCell,
+    QuantizeCell,
+    TopkCell,
+)
+from llmrec_kernels.profiler.roofs import int8_peak, read_bandwidth
 
 OURS = Llmrec.name
+# For the test that the comparison runs.
+TINY = (
+    TopkCell("tiny", 4, 3_000, 32, 5),
+    BagCell("tiny-bags", 50, 6, 300, 32),
+    CandidateCell("tiny-candidates", 6, 20, 200, 24),
+    QuantizeCell("tiny-quantize", 300, 32),
+)
 Report = dict[str, Any]
 
 
@@ -111,7 +119,8 @@ def roof(size: Size, seconds: float) -> Report | str:
         return f"not known: {_library.load_error}"
     level = explain("cosine_topk").level or "scalar"
     width = (size.dim + 3) // 4 * 4 + 8  # bytes of an item
-    read, multiply = roofs.read_bandwidth(size.items * width), roofs.int8_peak(level)
+    read = read_bandwidth(size.items * width)
+    multiply = int8_peak(level) / 2  # a multiply-add is two operations there
     bytes_seconds = size.items * width / read
     products_seconds = size.scores * size.dim / multiply
     return {
@@ -217,7 +226,7 @@ def timed(name: str, row: Report) -> str:
 
 def chosen(patterns: Sequence[str]) -> list[Any]:
     """The cells of these names; a star stands for anything."""
-    cells: dict[str, Any] = {cell.name: cell for cell in (*TOPK, *LOOKUPS, TINY, *TINY_LOOKUPS)}
+    cells: dict[str, Any] = {cell.name: cell for cell in (*TOPK, *LOOKUPS, *TINY)}
     found = []
     for pattern in patterns or [cell.name for cell in (*TOPK, *LOOKUPS)]:
         names = fnmatch.filter(cells, pattern)

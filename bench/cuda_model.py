@@ -29,8 +29,14 @@ from typing import NamedTuple
 from gpu_model import BAGS, BITS, GPUS, SECTOR, Gpu, sectors
 from gpu_table import Key, Resources, Table
 from sass import MEMORY, MULTIPLIES
-from shapes import CANDIDATES, QUANTIZE, BagCell, CandidateCell, QuantizeCell
 
+from llmrec_kernels.benchmarks.cells import (
+    CANDIDATES,
+    QUANTIZE,
+    BagCell,
+    CandidateCell,
+    QuantizeCell,
+)
 from llmrec_kernels.ops.cosine_topk.nvrtc_plan import GROUP, Plan, Tuning, scan_for
 
 LANES, SCHEDULERS = 32, 4

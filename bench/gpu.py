@@ -36,14 +36,22 @@ from pathlib import Path
 from typing import Any
 
 import lookups
-from gpu_cells import CELLS, Cell, PackCell, Work, fitting, tiny, work
+from gpu_cells import CELLS, Work, fitting, work
 from gpu_contests import Contest, LeftOut, Prepare
 from gpu_lookups import bags, candidates, packing, quantization
 from gpu_machine import Call, DryRun, Facts, Gpu, Machine, first_line
 from gpu_summary import summarise
 from gpu_topk import topk
-from shapes import BagCell, CandidateCell, TopkCell
 from turns import Turns, quartiles, summary
+
+from llmrec_kernels.benchmarks.cells import (
+    BagCell,
+    CandidateCell,
+    Cell,
+    PackCell,
+    TopkCell,
+    tiny,
+)
 
 ROUNDS = 20
 RESULTS = Path(__file__).parent / "results"

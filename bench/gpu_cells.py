@@ -7,10 +7,18 @@ from typing import Any
 
 import torch
 from gpu_model import BITS, SECTOR, sectors
-from shapes import BagCell, CandidateCell, QuantizeCell, TopkCell
 from torch import Tensor
 
-MILLION = 1_000_000
+from llmrec_kernels.benchmarks.cells import (
+    MILLION,
+    BagCell,
+    CandidateCell,
+    Cell,
+    PackCell,
+    QuantizeCell,
+    TopkCell,
+    topk_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -30,32 +38,12 @@ class FilterCell(TopkCell):
         return torch.rand(shape, generator=generator) < share
 
 
-@dataclass(frozen=True)
-class PackCell:
-    """N items of d dimensions to be packed."""
-
-    name: str
-    items: int
-    dim: int
-
-
-Cell = TopkCell | BagCell | CandidateCell | QuantizeCell | PackCell
 FILTERS = ("exclude 100 each", "allow 1%", "allow half each")
-BATCHES, DIMS, KS = (1, 16, 128, 4096), (128, 384, 768, 1536), (10, 100, 2048)
-
-
-def topk_cells(dim: int) -> list[TopkCell]:
-    return [
-        TopkCell(f"topk-{queries}-d{dim}-k{k}", queries, MILLION, dim, k)
-        for queries in BATCHES
-        for k in KS
-    ]
-
 
 # Cells of the same items follow each other: those are made once.
 CELLS: tuple[Cell, ...] = (
-    *topk_cells(128),
-    *topk_cells(384),
+    *topk_grid(128),
+    *topk_grid(384),
     *(
         FilterCell(f"filter-{queries}-{name.replace(' ', '-')}", queries, MILLION, 384, 100, name)
         for queries in (16, 128)
@@ -64,30 +52,14 @@ CELLS: tuple[Cell, ...] = (
     CandidateCell("candidates-256", 256, 500, MILLION, 384),
     CandidateCell("candidates-4096", 4096, 200, MILLION, 384),
     PackCell("pack", MILLION, 384),
-    *topk_cells(768),
-    *topk_cells(1536),
+    *topk_grid(768),
+    *topk_grid(1536),
     BagCell("bags-cold-64", 32_768, 32, 4 * MILLION, 64),
     BagCell("bags-cold-128", 32_768, 32, 4 * MILLION, 128),
     BagCell("bags-cold-384", 32_768, 20, 2 * MILLION, 384),
     QuantizeCell("quantize-128", 4 * MILLION, 128),
     QuantizeCell("quantize-768", MILLION, 768),
 )
-
-
-def tiny(cell: Any) -> Any:
-    """The same cell at a size for a dry run."""
-    small: dict[str, int] = {"dim": cell.dim // 8}
-    if isinstance(cell, TopkCell):
-        small |= {"queries": min(cell.queries, 4), "items": 500, "k": min(cell.k, 50)}
-    elif isinstance(cell, BagCell):
-        small |= {"bags": 20, "length": 4, "rows": 300}
-    elif isinstance(cell, CandidateCell):
-        small |= {"queries": 5, "length": 20, "items": 500}
-    elif isinstance(cell, QuantizeCell):
-        small |= {"rows": 300}
-    else:
-        small |= {"items": 500}
-    return replace(cell, **small)
 
 
 def fitting(cell: Any, free: int) -> tuple[Any, str | None]:

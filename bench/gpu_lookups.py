@@ -8,10 +8,8 @@ from typing import Any
 import lookups
 import torch
 import torch.nn.functional as F
-from gpu_cells import PackCell
 from gpu_contests import SAMPLE, Contest, Prepare, by_backend, close, installed, part_of
 from gpu_machine import Call, Machine
-from shapes import BagCell, CandidateCell, QuantizeCell, clustered, queries_near
 from torch import Tensor
 
 from llmrec_kernels import (
@@ -24,6 +22,7 @@ from llmrec_kernels import (
     pack,
     quantize,
 )
+from llmrec_kernels.benchmarks.cells import BagCell, CandidateCell, PackCell, QuantizeCell
 
 
 def bags(cell: BagCell, storage: str, machine: Machine) -> Contest:
@@ -95,12 +94,7 @@ def fbgemm(table: Tensor, bits: int, indices: Tensor, offsets: Tensor, machine: 
 
 
 def candidates(cell: CandidateCell, job: str, machine: Machine) -> Contest:
-    vectors = clustered(cell.items, cell.dim)
-    queries = queries_near(vectors, cell.queries).to(machine.device)
-    items = vectors.to(machine.device)
-    generator = torch.Generator().manual_seed(2)
-    grid = torch.randint(cell.items, (cell.queries, cell.length), generator=generator)
-    grid = grid.to(machine.device)
+    queries, items, grid = (part.to(machine.device) for part in cell.load())
     starts = torch.arange(cell.queries + 1, device=machine.device) * cell.length
     lists, k = Ragged(grid.flatten(), starts), 10 if job.endswith("best") else None
     packed = pack(quantize(items) if job.startswith("int8") else items)
@@ -139,8 +133,7 @@ def candidates(cell: CandidateCell, job: str, machine: Machine) -> Contest:
 
 
 def quantization(cell: QuantizeCell, dtype: str, machine: Machine) -> Contest:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(cell.rows, cell.dim, generator=generator).to(machine.device)
+    weight = cell.load()[0].to(machine.device)
     truth = quantize(weight[:SAMPLE], dtype, backend="reference")
     wide = truth.dequantize()
     peers: dict[str, Prepare] = {}
@@ -183,7 +176,7 @@ def to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def packing(cell: PackCell, machine: Machine) -> Contest:
-    items = clustered(cell.items, cell.dim).to(machine.device)
+    items = cell.load()[0].to(machine.device)
     truth = pack(items[:16], backend="reference")
     sketch = truth.sketch
     assert sketch is not None

@@ -21,10 +21,10 @@ from gpu_contests import (
     recall,
 )
 from gpu_machine import Call, Machine
-from shapes import TopkCell
 from torch import Tensor
 
 from llmrec_kernels import PackedItems, Ragged, TopK, cosine_topk, pack
+from llmrec_kernels.benchmarks.cells import TopkCell
 
 
 def topk(cell: TopkCell, machine: Machine) -> Contest:

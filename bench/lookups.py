@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from shapes import BagCell, CandidateCell, QuantizeCell, clustered, queries_near
 from torch import Tensor
 
 from llmrec_kernels import Ragged, candidate_scores, embedding_bag, pack, quantize
+from llmrec_kernels.benchmarks.cells import BagCell, CandidateCell, QuantizeCell
 
 OURS = "llmrec"
 
@@ -104,10 +104,7 @@ def fbgemm(table: Tensor, bits: int, indices: Tensor, offsets: Tensor) -> Callab
 
 
 def candidates(cell: CandidateCell, job: str) -> Contest:
-    items = clustered(cell.items, cell.dim)
-    queries = queries_near(items, cell.queries)
-    generator = torch.Generator().manual_seed(2)
-    grid = torch.randint(cell.items, (cell.queries, cell.length), generator=generator)
+    queries, items, grid = cell.load()
     lists = Ragged(grid.view(-1), torch.arange(cell.queries + 1) * cell.length)
     packed = pack(quantize(items) if job.startswith("int8") else items)
 
@@ -127,7 +124,7 @@ def candidates(cell: CandidateCell, job: str) -> Contest:
 
 def quantization(cell: QuantizeCell, dtype: str) -> Contest:
     """Beside a copy of the source into memory that is there already."""
-    weight = torch.randn(cell.rows, cell.dim, generator=torch.Generator().manual_seed(0))
+    (weight,) = cell.load()
     calls = {OURS: partial(quantize, weight, dtype)}
     calls["copy"] = partial(torch.empty_like(weight).copy_, weight)
     if dtype in ("int8", "int4"):

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 from turns import seconds_of
 
 from llmrec_kernels import _library, cosine_topk, explain, pack
+from llmrec_kernels.benchmarks import memory
 
 _SPARE = 2**30  # bytes that stay free
 
@@ -70,7 +70,7 @@ class Peer:
         """Why it cannot take part, in a sentence; None if it can."""
         if self.module is not None and importlib.util.find_spec(self.module) is None:
             return f"it is not installed: pip install {self.package}"
-        free, needed = available_memory(), self.memory(size) + _SPARE
+        free, needed = memory.free("cpu"), self.memory(size) + _SPARE
         if free is not None and free < needed:
             return f"it needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are available"
         return self.too_long(size)
@@ -327,15 +327,6 @@ def blas_of(package: str) -> str:
             core = library.get("architecture", "an unnamed processor")
             return f"{library['internal_api']} {library['version']} for {core}"
     return "a BLAS of its own"
-
-
-def available_memory() -> int | None:
-    """Bytes that programs can still have, where the system tells."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from llmrec_kernels import _library, backends
+from llmrec_kernels.benchmarks.cells import tiny
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "bench"
@@ -399,7 +400,7 @@ def test_a_whole_run_of_the_class_for_gpus(
     machine: Any, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a tensor of the CPU none of our GPU backends can run, and each says so."""
-    cells = [room("gpu_cells").tiny(cell) for cell in room("gpu").chosen(["bags-cold-64"])]
+    cells = [tiny(cell) for cell in room("gpu").chosen(["bags-cold-64"])]
     found = room("gpu").run(cells, machine, 1, tmp_path)
     for cell in found["cells"]:
         assert cell["ours"] is None

@@ -54,7 +54,7 @@ def test_profile_takes_a_function_of_the_current_folder(
     out = tmp_path / "report.json"
     found = run(
         "profile", "mine_to_profile:work", "--units", 4, "--unit", "row", *QUICK, "--json", out
-    )  # noqa: E501
+    )
     assert found.exit_code == 0, found.output
     report = profiler.read(out)
     assert isinstance(report, profiler.Report)
@@ -126,7 +126,7 @@ def test_compare_tells_two_files_apart_or_says_why_not(tmp_path: Path) -> None:
     assert found.output.startswith("cosine_topk B=8 N=2000 d=32 k=5: ")
     first = json.loads(paths[0].read_text())
     for path, median in zip(paths, (0.001, 0.002), strict=True):
-        times = first["time"] | {part: median for part in ("median", "low", "high")}
+        times = first["time"] | dict.fromkeys(("median", "low", "high"), median)
         path.write_text(json.dumps(first | {"time": times}))
     assert "SLOWER" in run("compare", *paths).output
 

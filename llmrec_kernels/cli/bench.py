@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmrec_kernels.benchmarks.run import Run
     from llmrec_kernels.profiler import CostModel, Report
 
+ENERGY_WINDOW = 5.0  # seconds: a GPU's counter ticks every 0.1, which is 2% of it
 QUICK = "tiny sizes, to try the command: no figure of this run means anything"
 
 
@@ -25,7 +26,7 @@ def bench(
     cells: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CELL...]",
+            metavar="CELL",
             help="Names, in which * stands for anything; a default choice of some minutes. "
             "With --compare: files of runs.",
         ),
@@ -69,7 +70,7 @@ def bench(
         if compare:
             from llmrec_kernels.benchmarks.merge import merge
 
-            if listing or quick or device or out:
+            if any((listing, quick, device, out, grid, pue, usd_per_kwh, usd_per_hour)):
                 raise ValueError("--compare takes files of runs and --html, and nothing else")
             _show(*merge([Path(name) for name in cells or []]), html_file)
         elif listing:
@@ -98,7 +99,7 @@ def _run(
     path = out or Path(f"bench-{_file_name(where)}.json")
     checked_output("--out", path, (".json",))
     cells = chosen(patterns)
-    run = Run(path, where, {"cost": cost})
+    run = Run(path, where, {"cost": cost, "energy_window": ENERGY_WINDOW})
     if quick:
         typer.echo(QUICK, err=True)
         cells = [replace(tiny(cell), name=f"tiny {cell.name}") for cell in cells]
@@ -108,7 +109,7 @@ def _run(
     except KeyboardInterrupt as error:
         kept = f"{len(run.reports)} reports are in {path}" if run.reports else "nothing was kept"
         typer.echo(f"llmrec-kernels: stopped: {kept}", err=True)
-        raise typer.Exit(130) from error
+        raise SystemExit(130) from error  # as shells have it of what was interrupted
     return run
 
 

@@ -163,10 +163,8 @@ def least(report: Report, op: Op) -> str:
 
 
 def looked_up(op: Op) -> str:
-    """Rows that a lookup names, and how many of them differ; empty where it is none."""
-    if op.rows is None:
-        return ""
-    return f"{op.rows:,}" + ("" if op.unique_rows is None else f" ({op.unique_rows:,} different)")
+    """Rows that a lookup names, and how many of them differ."""
+    return f"{op.rows:,} rows" + ("" if op.unique_rows is None else f", {op.unique_rows:,} differ")
 
 
 def facts(environment: Environment) -> dict[str, str]:

@@ -1,0 +1,137 @@
+"""What is claimed of the profiler, tried on this machine: one command, one file of results.
+
+    python bench/profiler_claims.py                  # all three, some ten minutes
+    python bench/profiler_claims.py overhead shares  # some
+
+- verdicts: `compare` of a callable with itself, and with one made 10% slower, 20 times each, for
+  three kinds of work: at least 19 SAME, and at least 19 SLOWER;
+- overhead: of `CostCounter` on operators of some 10 ms: under 2%;
+- shares: of the roof, in three runs of each top-K shape: never above 1 without an explanation.
+
+Writes `bench/results/profiler_claims.json`, with the machine and how busy it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmrec_kernels import cosine_topk, pack
+from llmrec_kernels._files import write_text
+from llmrec_kernels.profiler import CostCounter, compare, environment, profile
+
+RESULTS = Path(__file__).parent / "results" / "profiler_claims.json"
+TRIES = 20
+Call = Callable[[], Any]
+Facts = dict[str, Any]
+
+
+def repeated(step: Call, times: int) -> Call:
+    def run() -> None:
+        for _ in range(times):
+            step()
+
+    return run
+
+
+def steps() -> dict[str, Call]:
+    """A tenth of a millisecond or so each: ten or eleven of ten make a call, and one 10% slower."""
+    matrix, vector = torch.randn(192, 192), torch.randn(100_000)
+    items, queries = pack(torch.randn(2_000, 128)), torch.randn(4, 128)
+    return {
+        "products": lambda: matrix @ matrix,
+        "search": lambda: cosine_topk(queries, items, 10),
+        "python": lambda: sum(range(3_000)),
+        "memory": lambda: vector.add_(1.0),
+    }
+
+
+def verdicts() -> Facts:
+    found: Facts = {}
+    for name, step in steps().items():
+        call, same, slower = (repeated(step, times) for times in (100, 100, 110))
+        tried = {
+            "same code": [compare(call, same, device="cpu") for _ in range(TRIES)],
+            "10% slower": [compare(call, slower, device="cpu") for _ in range(TRIES)],
+        }
+        found[name] = {
+            what: {
+                "verdicts": Counter(each.verdict for each in comparisons),
+                "ratios": [round(each.ratio, 4) for each in comparisons],
+                "rounds": [each.rounds for each in comparisons],
+            }
+            for what, comparisons in tried.items()
+        }
+        for what, each in found[name].items():
+            print(f"{name}, {what}: {dict(each['verdicts'])}", flush=True)
+    return found
+
+
+def overhead() -> Facts:
+    """Calls of about 10 ms: one product, a search, and ten products."""
+    edge = 1200
+    matrix, small = torch.randn(edge, edge), torch.randn(500, 500)
+    items, queries = pack(torch.randn(100_000, 384)), torch.randn(32, 384)
+    calls: dict[str, Call] = {
+        "one product": lambda: matrix @ matrix,
+        "search": lambda: cosine_topk(queries, items, 100),
+        "ten products": repeated(lambda: small @ small, 10),
+    }
+    found: Facts = {}
+    for name, call in calls.items():
+
+        def counted(call: Call = call) -> None:
+            with CostCounter():
+                call()
+
+        report = profile(call, min_time=0.3, device="cpu")
+        compared = compare(call, counted, margin=0.01, max_seconds=60, device="cpu")
+        found[name] = {"milliseconds": 1e3 * report.time.median, **compared._asdict()}
+        print(f"{name}: {1e3 * report.time.median:.1f} ms; {compared}", flush=True)
+    return found
+
+
+def shares() -> Facts:
+    found: Facts = {}
+    for queries in (1, 8, 32, 256, 1024):
+        items = pack(torch.randn(100_000, 384))
+        batch = torch.randn(queries, 384)
+        runs = []
+        for _ in range(3):
+            report = profile(
+                lambda: cosine_topk(batch, items, 100),  # noqa: B023 - called in this turn
+                units=queries, unit="query", device="cpu",
+            )  # fmt: skip
+            assert report.roofline is not None
+            line = report.roofline
+            runs.append({"share": line.share, "bound": line.bound, "why": line.explanation})
+        found[f"B = {queries}"] = runs
+        print(f"B = {queries}: " + ", ".join(f"{run['share']:.0%}" for run in runs), flush=True)
+    return found
+
+
+CLAIMS = {"verdicts": verdicts, "overhead": overhead, "shares": shares}
+
+
+def main(chosen: Sequence[str]) -> None:
+    unknown = [name for name in chosen if name not in CLAIMS]
+    if unknown:
+        raise SystemExit(f"there is no claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
+    report: Facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in chosen or CLAIMS:
+        report[name] = {
+            "environment": environment.collect("cpu").model_dump(),
+            "results": CLAIMS[name](),
+        }
+        RESULTS.parent.mkdir(exist_ok=True)
+        write_text(json.dumps(report, indent=1) + "\n", RESULTS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

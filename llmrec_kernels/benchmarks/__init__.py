@@ -1,0 +1,1 @@
+"""The named benchmark cells, and what `llmrec-kernels bench` does with them."""
