@@ -14,6 +14,7 @@ Writes `bench/results/profiler_claims.json`, with the machine and how busy it wa
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmrec_kernels import cosine_topk, pack
 from llmrec_kernels._files import write_text
 from llmrec_kernels.profiler import CostCounter, compare, environment, profile
+from llmrec_kernels.profiler.compare import median_interval
+from llmrec_kernels.profiler.timing import seconds_of, waiter
 
 RESULTS = Path(__file__).parent / "results" / "profiler_claims.json"
-TRIES = 20
+TRIES, ROUNDS = 20, 400
 Call = Callable[[], Any]
 Facts = dict[str, Any]
 
@@ -73,27 +77,57 @@ def verdicts() -> Facts:
     return found
 
 
+class Bare(TorchDispatchMode):
+    """Does nothing: what torch itself takes for any counter."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def ratio(call: Call, mode: Callable[[], Any], opened: bool) -> Facts:
+    """Of the times with and without a mode, in turns; `opened`: opening it is not timed."""
+
+    def watched() -> float:
+        if opened:
+            with mode():
+                return seconds_of(call, 1, waiter("cpu"))
+        return seconds_of(both, 1, waiter("cpu"))
+
+    def both() -> None:
+        with mode():
+            call()
+
+    def plain() -> float:
+        return seconds_of(call, 1, waiter("cpu"))
+
+    ratios = []
+    for number in range(ROUNDS):
+        if number % 2:
+            before, after = plain(), watched()
+        else:
+            after, before = watched(), plain()
+        ratios.append(after / before)
+    low, high = median_interval(ratios)
+    return {"ratio": statistics.median(ratios), "low": low, "high": high}
+
+
 def overhead() -> Facts:
-    """Calls of about 10 ms: one product, a search, and ten products."""
-    edge = 1200
-    matrix, small = torch.randn(edge, edge), torch.randn(500, 500)
-    items, queries = pack(torch.randn(100_000, 384)), torch.randn(32, 384)
+    """Single operators of about 10 ms."""
+    matrix = torch.randn(900, 900)
+    items, queries = pack(torch.randn(200_000, 384)), torch.randn(32, 384)
     calls: dict[str, Call] = {
-        "one product": lambda: matrix @ matrix,
+        "product": lambda: matrix @ matrix,
         "search": lambda: cosine_topk(queries, items, 100),
-        "ten products": repeated(lambda: small @ small, 10),
     }
     found: Facts = {}
     for name, call in calls.items():
-
-        def counted(call: Call = call) -> None:
-            with CostCounter():
-                call()
-
-        report = profile(call, min_time=0.3, device="cpu")
-        compared = compare(call, counted, margin=0.01, max_seconds=60, device="cpu")
-        found[name] = {"milliseconds": 1e3 * report.time.median, **compared._asdict()}
-        print(f"{name}: {1e3 * report.time.median:.1f} ms; {compared}", flush=True)
+        found[name] = {
+            "milliseconds": 1e3 * profile(call, min_time=0.3, device="cpu").time.median,
+            "CostCounter": ratio(call, CostCounter, opened=True),
+            "CostCounter, with its opening": ratio(call, CostCounter, opened=False),
+            "a mode that does nothing, with its opening": ratio(call, Bare, opened=False),
+        }
+        print(f"{name}: {found[name]}", flush=True)
     return found
 
 

@@ -131,6 +131,11 @@ def formula(op: Any) -> Formula | None:
     return _formulas.get(op)
 
 
+def registered() -> int:
+    """How many formulas there are: more than before means that one was registered since."""
+    return len(_formulas)
+
+
 def nbytes(*tensors: Tensor | None) -> int:
     """Bytes that the elements of these tensors take; None takes none.
 
@@ -141,18 +146,18 @@ def nbytes(*tensors: Tensor | None) -> int:
     >>> nbytes(torch.ones(3, 4), None, torch.ones(1, 4).expand(100, 4))
     64
     """
-    return sum(_nbytes(tensor) for tensor in tensors if tensor is not None)
+    return sum([_nbytes(tensor) for tensor in tensors if tensor is not None])
 
 
 def _nbytes(tensor: Tensor) -> int:
-    if tensor.layout != torch.strided:  # sparse: its indices are few beside its values
+    if tensor.layout is not torch.strided:  # sparse: its indices are few beside its values
         stored = tensor._nnz() if tensor.is_sparse else tensor.values().numel()
         return int(stored) * tensor.element_size()
-    if 0 in tensor.stride():
-        sizes = zip(tensor.shape, tensor.stride(), strict=True)
-        count = math.prod(size for size, stride in sizes if stride != 0 or size == 0)
-        return count * tensor.element_size()
-    return tensor.numel() * tensor.element_size()
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    count = math.prod(size for size, stride in sizes if stride != 0 or size == 0)
+    return count * tensor.element_size()
 
 
 def nbytes_of(out: Tensor | tuple[Tensor, ...]) -> int:

@@ -45,7 +45,9 @@ def recommend(files, *more):
     )
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("info",), ("recommend",)])
+@pytest.mark.parametrize(
+    "command", [(), ("demo",), ("info",), ("recommend",), ("profile",), ("bench",)]
+)
 def test_help_is_there_for_every_command(command):
     result = run(*command, "--help")
     assert result.exit_code == 0

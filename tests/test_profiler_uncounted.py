@@ -156,6 +156,29 @@ def test_an_update_in_place_moves_what_it_writes() -> None:
     assert (moved.cost.bytes_read, moved.cost.bytes_written) == (2 * 8 + 2 * 8 * 4, 2 * 8 * 4)
 
 
+def test_what_is_overwritten_is_not_read() -> None:
+    moved = counted(lambda: torch.empty(10, 8).copy_(torch.ones(10, 8))).by_op["aten.copy_"].cost
+    assert (moved.bytes_read, moved.bytes_written) == (10 * 8 * 4, 10 * 8 * 4)
+    out = torch.empty(3, 5)
+    moved = (
+        counted(lambda: torch.mm(torch.ones(3, 4), torch.ones(4, 5), out=out)).by_op["aten.mm"].cost
+    )
+    assert (moved.bytes_read, moved.bytes_written) == (4 * (12 + 20), 4 * 15)
+
+
+def test_bags_of_torch_read_the_rows_that_they_name() -> None:
+    table, ids = torch.ones(1000, 8), torch.tensor([[5, 5, 7], [7, 1, 5]])
+    found = counted(lambda: torch.nn.functional.embedding_bag(ids, table), details=True)
+    (bag,) = (entry for name, entry in found.by_op.items() if "embedding_bag" in name)
+    assert 6 * 8 * 4 <= bag.cost.bytes_read <= 6 * 8 * 4 + 100  # and the ids
+    assert (bag.rows, bag.unique_rows) == (6, 3)
+
+
+def test_elements_that_a_dimension_repeats_are_read_once() -> None:
+    wide = torch.ones(1, 8).expand(1000, 8)
+    assert counted(lambda: wide.sum()).total.bytes_read == 8 * 4
+
+
 def test_room_that_nobody_writes_to_moves_nothing() -> None:
     assert counted(lambda: torch.empty(1000)).total.bytes == 0
 

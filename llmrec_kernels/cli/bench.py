@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmrec_kernels.cli.app import app, checked_output, errors_as_sentences
-from llmrec_kernels.cli.cost import Grid, HtmlFile, Pue, UsdPerHour, UsdPerKwh, _cost_model
+from llmrec_kernels.cli.cost import Grid, HtmlFile, Pue, UsdPerHour, UsdPerKwh, cost_model
 
 if TYPE_CHECKING:
     from llmrec_kernels.benchmarks.run import Run
@@ -76,7 +76,7 @@ def bench(
         elif listing:
             _list(cells or ["*"])
         else:
-            cost = _cost_model(grid, pue, usd_per_kwh, usd_per_hour, None)
+            cost = cost_model(grid, pue, usd_per_kwh, usd_per_hour, None)
             run = _run(cells or [], device, out, quick, cost)
             _show(run.reports, run.sentences(), html_file)
             typer.echo(f"\nwritten: {run.path}")

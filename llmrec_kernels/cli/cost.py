@@ -109,7 +109,7 @@ def profile(
         for option, path in (("json", json_file), ("html", html_file), ("csv", csv_file)):
             if path is not None:
                 checked_output(f"--{option}", path, (f".{option}",))
-        cost = _cost_model(grid, pue, usd_per_kwh, usd_per_hour, per_day)
+        cost = cost_model(grid, pue, usd_per_kwh, usd_per_hour, per_day)
         options: dict[str, Any] = {
             "device": device,
             "min_time": min_time,
@@ -177,7 +177,7 @@ def predict(
 
         found = profiler.predict(
             op, _sizes(sizes or []), _gpus(gpu) or None,
-            storage=storage, cost=_cost_model(grid, pue, usd_per_kwh, None, per_day),
+            storage=storage, cost=cost_model(grid, pue, usd_per_kwh, None, per_day),
             prices=_prices(price), by=by.value,
         )  # fmt: skip
         if as_json:
@@ -286,13 +286,14 @@ def _gpus(given: list[str] | None) -> list[str]:
     return list(hardware.gpus()) if given == ["all"] else given or []
 
 
-def _cost_model(
+def cost_model(
     grid: str | None,
     pue: str | None,
     usd_per_kwh: float | None,
     usd_per_hour: float | None,
     per_day: float | None,
 ) -> CostModel:
+    """What the options of cost say; a number may stand where a name may."""
     from llmrec_kernels.profiler import CostModel
 
     return CostModel(_number(grid), _number(pue), usd_per_kwh, usd_per_hour, per_day)

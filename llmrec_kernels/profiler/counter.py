@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -16,8 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmrec_kernels.cost import Cost
 from llmrec_kernels.profiler import formulas
-
-_BACKEND = re.compile("_(reference|triton|nvrtc)$")
 
 
 @dataclass
@@ -92,7 +88,8 @@ class CostCounter(TorchDispatchMode):
         self._stances: list[contextlib.AbstractContextManager[Any]] = []
 
     def __enter__(self) -> CostCounter:
-        # Where nobody imported the compiler, nothing is compiled yet; and then it steps aside.
+        # Compiled code calls no operators. The compiler would step aside by itself, but would never
+        # try again to compile what it met here first.
         compiler = "torch._dynamo" in sys.modules
         stance = torch.compiler.set_stance("force_eager") if compiler else contextlib.nullcontext()
         self._stances.append(stance)
@@ -127,8 +124,8 @@ class CostCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace in ("prim", "profiler"):  # what a tensor is, and marks for torch.profiler
             return func(*args, **kwargs)
-        packet = func._overloadpacket
-        if _is_composite(func) and not formulas.has_formula(packet):
+        rule = formulas.rule_of(func)
+        if rule.composite:
             # Inference mode hands composite operators over whole: count their parts.
             with self:
                 parts = func.decompose(*args, **kwargs)
@@ -139,16 +136,12 @@ class CostCounter(TorchDispatchMode):
         if self.details and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        # A backend that is an operator of its own counts under the operator's one name.
-        name = _BACKEND.sub("", str(packet))
-        entry = self.by_op.get(name)
+        entry = self.by_op.get(rule.name)
         if entry is None:
-            counted = formulas.has_formula(packet) or formulas.is_linear(func)
-            kind = formulas.kind_of(func, args)
-            entry = self.by_op[name] = OpCost(counted=counted, kind=kind)
-        entry.add(formulas.cost_of(func, args, kwargs, out), seconds)
-        if self.details:
-            _count_rows(entry, formulas.rows_of(func, args))
+            entry = self.by_op[rule.name] = OpCost(counted=rule.counted, kind=rule.kind(args))
+        entry.add(rule.cost(args, kwargs, out), seconds)
+        if self.details and rule.lookup is not None:
+            _count_rows(entry, args[rule.lookup])
         return out
 
     def __str__(self) -> str:
@@ -167,14 +160,6 @@ class CostCounter(TorchDispatchMode):
         return sum(entry.calls for entry in self.by_op.values())
 
 
-def _count_rows(entry: OpCost, ids: Tensor | None) -> None:
-    if ids is None:
-        return
+def _count_rows(entry: OpCost, ids: Tensor) -> None:
     entry.rows = (entry.rows or 0) + ids.numel()
     entry.unique_rows = (entry.unique_rows or 0) + ids.unique().numel()
-
-
-@functools.cache
-def _is_composite(func: Any) -> bool:
-    key = "CompositeImplicitAutograd"
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))

@@ -12,8 +12,9 @@ rows that it names, an allocation nothing until somebody writes there.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from llmrec_kernels import cost
 from llmrec_kernels.cost import Cost
 
 Count = Callable[..., int]
+Bytes = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
 aten = torch.ops.aten
 
 
@@ -39,6 +41,10 @@ ALLOCATIONS = _names(
 LOOKUPS = _names("embedding index index_select gather take masked_select")
 # (target, ...), in place: writes as many elements as the last tensor has.
 UPDATES = _names("index_add_ index_copy_ index_put_ scatter_ scatter_add_ scatter_reduce_")
+# (target, ...), in place: what was there is not read.
+OVERWRITES = _names(
+    "copy_ fill_ zero_ normal_ uniform_ random_ bernoulli_ exponential_ log_normal_ "
+)
 # In proportion to their elements, and marked by torch neither as pointwise nor as a reduction.
 LINEAR = (
     ALLOCATIONS
@@ -106,11 +112,22 @@ def _dot(left: Tensor, right: Tensor, **kwargs: Any) -> int:
 
 
 def _matrix_matrix(left: Tensor, right: Tensor, *rest: Any, **kwargs: Any) -> int:
-    return 2 * left.shape[0] * left.shape[1] * right.shape[1]
+    return 2 * left.numel() * right.shape[-1]
 
 
-# What torch's registry leaves out: the attention of CPUs, products with vectors and of int8.
+def _added_matrix_matrix(
+    start: Tensor, left: Tensor, right: Tensor, *rest: Any, **kwargs: Any
+) -> int:
+    return 2 * left.numel() * right.shape[-1]
+
+
+# What torch's registry leaves out: the attention of CPUs, products with vectors and of int8. And
+# plain products, which torch's own formulas take longer to count than some take to do.
 OURS: dict[Any, Count] = {
+    aten.mm: _matrix_matrix,
+    aten.bmm: _matrix_matrix,
+    aten.addmm: _added_matrix_matrix,
+    aten.baddbmm: _added_matrix_matrix,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     aten.mv: _matrix_vector,
@@ -124,22 +141,97 @@ _IN_PLACE = {
 }
 
 # The place of the argument that names rows.
-_LOOKUP = {aten.embedding: 1, aten._embedding_bag: 1, aten.index_select: 2}
+_LOOKUP = {
+    aten.embedding: 1,
+    aten._embedding_bag: 1,
+    aten._embedding_bag_forward_only: 1,
+    aten.index_select: 2,
+}
+_BACKEND = re.compile("_(reference|triton|nvrtc)$")
 
 
 def count_of(packet: Any) -> Count | None:
-    """PyTorch's formula of an operator's operations, or ours; asked anew: users add theirs."""
+    """Our formula of an operator's operations, or PyTorch's, to which users may have added."""
     packet = _IN_PLACE.get(packet, packet)
-    return flop_registry.get(packet) or OURS.get(packet)
+    return OURS.get(packet) or flop_registry.get(packet)
 
 
-def has_formula(packet: Any) -> bool:
-    """Whether operations of an operator are counted."""
-    return cost.formula(packet) is not None or count_of(packet) is not None
+@dataclass(frozen=True)
+class Rule:
+    """How the calls of one operator are counted.
+
+    Parameters
+    ----------
+    name
+        As reports have it: a backend that is an operator of its own has the operator's one name.
+    composite
+        It is made of others, which are counted in its stead.
+    formula
+        The registered one, which tells everything; None: the others tell.
+    count
+        Operations of a call, where they have a formula.
+    counted
+        Whether they have one, or are in proportion to its elements and count none.
+    read, written
+        Bytes of a call, from its arguments, options and result.
+    lookup
+        The place of the argument that names rows, if there is one.
+    """
+
+    name: str
+    composite: bool
+    formula: cost.Formula | None
+    count: Count | None
+    counted: bool
+    read: Bytes
+    written: Bytes
+    lookup: int | None
+
+    def cost(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
+        """The work of one call, as far as it is known."""
+        if self.formula is not None:
+            return self.formula.count(*args, out=out, **kwargs)
+        flops = 0 if self.count is None else int(self.count(*args, **kwargs, out_val=out))
+        return Cost(flops, 0, self.read(args, kwargs, out), self.written(args, kwargs, out))
+
+    def kind(self, args: tuple[Any, ...]) -> str:
+        """The arithmetic whose peak bounds it: the registered one, or that of its arguments."""
+        return self.formula.kind if self.formula is not None else _kind_of(args)
 
 
-@functools.cache
-def is_linear(func: Any) -> bool:
+_rules: dict[Any, tuple[int, Rule]] = {}
+
+
+def rule_of(func: Any) -> Rule:
+    """The rule of an operator, found once, and again where formulas were registered since."""
+    known, generation = _rules.get(func), len(flop_registry) + cost.registered()
+    if known is not None and known[0] == generation:
+        return known[1]
+    rule = _rule(func)
+    _rules[func] = generation, rule
+    return rule
+
+
+def _rule(func: Any) -> Rule:
+    packet = func._overloadpacket
+    formula, count = cost.formula(packet), count_of(packet)
+    has_formula = formula is not None or count is not None
+    key = "CompositeImplicitAutograd"
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    read, written = _movement(func)
+    return Rule(
+        name=_BACKEND.sub("", str(packet)),
+        composite=composite and not has_formula,
+        formula=formula,
+        count=count,
+        counted=has_formula or _is_linear(func),
+        read=read,
+        written=written,
+        lookup=_LOOKUP.get(packet) if formula is None else formula.lookup,
+    )
+
+
+def _is_linear(func: Any) -> bool:
     """Whether an operator's work is in proportion to its elements, which is not counted."""
     if func.namespace not in ("aten", "prims"):
         return False
@@ -156,40 +248,67 @@ def is_linear(func: Any) -> bool:
     )
 
 
-def cost_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Cost:
-    """The work of one call, as far as it is known."""
-    packet = func._overloadpacket
-    formula = cost.formula(packet)
-    if formula is not None:
-        return formula.count(*args, out=out, **kwargs)
-    count = count_of(packet)
-    flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
-    name = _plain_name(func)
-    if func.is_view or name in ALLOCATIONS:
-        return Cost(flops=flops)
-    if func.namespace == "aten" and name in LOOKUPS:
-        moved = cost.nbytes_of(out)
-        return Cost(flops, 0, moved + _nbytes((args[1:], kwargs)), moved)
-    if func.namespace == "aten" and packet.__name__ in UPDATES:
-        rest = _nbytes((args[1:], kwargs))
-        values = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
-        return Cost(flops, 0, rest, cost.nbytes(*values[-1:]))
-    return Cost(flops, 0, _nbytes((args, kwargs)), _nbytes(out))
+def _movement(func: Any) -> tuple[Bytes, Bytes]:
+    """What is read and what is written."""
+    name = func._overloadpacket.__name__
+    if func.is_view or _plain_name(func) in ALLOCATIONS:
+        return _nothing, _nothing
+    if func.namespace != "aten":
+        return _all_read, _result
+    if name in ("_embedding_bag", "_embedding_bag_forward_only"):
+        return _bag_read, _result
+    if _plain_name(func) in LOOKUPS:
+        return _lookup_read, _result
+    if name in UPDATES:
+        return _rest_read, _last_argument
+    return (_rest_read if name in OVERWRITES else _all_read), _result
 
 
-def rows_of(func: Any, args: tuple[Any, ...]) -> Tensor | None:
-    """The ids of the rows that a lookup names; None where it is not one."""
-    packet = func._overloadpacket
-    formula = cost.formula(packet)
-    place = _LOOKUP.get(packet) if formula is None else formula.lookup
-    return None if place is None else args[place]
+def _nothing(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    return 0
 
 
-def kind_of(func: Any, args: tuple[Any, ...]) -> str:
-    """The arithmetic whose peak bounds an operator: a registered one, or that of its arguments."""
-    formula = cost.formula(func._overloadpacket)
-    if formula is not None:
-        return formula.kind
+def _all_read(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    read = _nbytes(args)
+    return (
+        read + _nbytes([each for name, each in kwargs.items() if name != "out"]) if kwargs else read
+    )
+
+
+def _rest_read(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    return _all_read(args[1:], kwargs, out)
+
+
+def _lookup_read(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    return _rest_read(args, kwargs, out) + _result(args, kwargs, out)
+
+
+def _bag_read(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    table, indices = args[:2]
+    row = table.shape[1] * table.element_size()
+    return _rest_read(args, kwargs, out) + int(indices.numel() * row)
+
+
+def _result(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    return _nbytes((out,))
+
+
+def _last_argument(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    return _nbytes([leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)][-1:])
+
+
+def _nbytes(values: Iterable[Any]) -> int:
+    """Of the tensors among the values, and in lists of them."""
+    total = 0
+    for value in values:
+        if isinstance(value, Tensor):
+            total += cost.nbytes(value)
+        elif isinstance(value, list | tuple):
+            total += _nbytes(value)
+    return total
+
+
+def _kind_of(args: tuple[Any, ...]) -> str:
     leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
     for leaf in leaves:
         if leaf.is_floating_point():
@@ -212,7 +331,3 @@ def _float_kind(tensor: Tensor) -> str:
 def _plain_name(func: Any) -> str:
     name: str = func._overloadpacket.__name__
     return name.removesuffix("_") if not name.endswith("__") else name
-
-
-def _nbytes(values: Any) -> int:
-    return cost.nbytes(*(leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)))

@@ -67,7 +67,7 @@ def predict(
     >>> best.gpu, best.bound, best.energy.quality
     ('H100-SXM', 'memory', 'modelled')
     >>> round(best.seconds * 1e6)
-    120
+    129
     """
     with FakeTensorMode():  # sizes and types alone: nothing is allocated
         call, units, unit = call_of(op, shape, storage)

@@ -147,7 +147,8 @@ def _checked(
 
 
 def _counted(fn: Callable[[], Any]) -> CostCounter:
-    with CostCounter(details=True) as counter:
+    counter = CostCounter(details=True)
+    with counter:
         fn()
     return counter
 

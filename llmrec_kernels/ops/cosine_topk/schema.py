@@ -74,15 +74,21 @@ def _count(
         pairs = allow_ids.shape[0] * (1 if allow_offsets is not None else count)
         scanned = min(width, allow_ids.shape[0])
     stored = scanned if codes is None else min(scanned, count * k)
-    row = nbytes(data[:1], *(t[:1] for t in (scale, bias, inverse_norms) if t is not None))
-    sketch = 0 if codes is None else nbytes(codes[:1]) // 16 + 8
-    item = sum(t.element_size() for t in (item_bias, item_scale) if t is not None)
+    row = data.shape[1] * data.element_size() + _widths(scale, bias, inverse_norms)
+    item = _widths(item_bias, item_scale)
+    if codes is not None:
+        item += 4 * codes.shape[1] + _widths(unit_scale, residual)  # groups of four codes
     filters = (exclude_ids, exclude_offsets, allow_mask, allow_ids, allow_offsets)
     return Cost(
         flops=2 * pairs * dim,
-        bytes_read=nbytes(queries, *filters) + stored * row + scanned * (sketch + item),
+        bytes_read=nbytes(queries, *filters) + stored * row + scanned * item,
         bytes_written=nbytes_of(out),
     )
+
+
+def _widths(*vectors: Tensor | None) -> int:
+    """Bytes of one entry of each."""
+    return sum(vector.element_size() for vector in vectors if vector is not None)
 
 
 # The exact scan multiplies int8 codes.
