@@ -69,6 +69,7 @@ def verdicts() -> Facts:
                 "verdicts": Counter(each.verdict for each in comparisons),
                 "ratios": [round(each.ratio, 4) for each in comparisons],
                 "rounds": [each.rounds for each in comparisons],
+                "undecided": [e.reason for e in comparisons if e.verdict == "UNDECIDED"],
             }
             for what, comparisons in tried.items()
         }

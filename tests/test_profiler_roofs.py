@@ -128,6 +128,14 @@ def test_a_smaller_buffer_is_never_slower_than_a_larger_one() -> None:
     assert found.bandwidth(10).per_second == 95e9
 
 
+def test_what_is_larger_than_the_last_cache_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofs, "last_level_cache", lambda: 1000)
+    found = made(**{f"read_{MEMORY}": 1e9})
+    assert found.in_cache(1000)
+    assert not found.in_cache(1001)
+    assert not found.model_copy(update={"device": "cuda:0"}).in_cache(10)
+
+
 def test_the_peak_is_that_of_the_best_level_with_all_threads() -> None:
     found = made(scalar_int8=1e9, avx2_int8=4e9, avx2_int8_alone=9e9, avx2_float32=2e9)
     best = found.peak("int8")

@@ -14,7 +14,7 @@ from llmrec_kernels.cost import Cost
 from llmrec_kernels.profiler.counter import CostCounter, OpCost
 from llmrec_kernels.profiler.hardware import Hardware
 from llmrec_kernels.profiler.report import Ceiling, Kind, Op, Roofline, Work
-from llmrec_kernels.profiler.roofs import MEMORY, SIZES, Roofs
+from llmrec_kernels.profiler.roofs import SIZES, Roofs
 
 Bound = Literal["memory", "cache", "compute", "none"]
 
@@ -150,7 +150,7 @@ def roofline(counter: CostCounter, seconds: float, ceilings: Ceilings) -> Roofli
     largest = max(leasts, key=lambda each: each.seconds)
     touched = sum(footprint(entry) for entry in counter.by_op.values())
     cached = ceilings.bandwidth(touched)
-    in_cache = isinstance(ceilings, Roofs) and touched < MEMORY
+    in_cache = isinstance(ceilings, Roofs) and ceilings.in_cache(touched)
     bound: Bound = largest.bound
     return Roofline(
         bandwidth=ceilings.memory,

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from llmrec_kernels import _library
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels._files import write_text
-from llmrec_kernels.profiler.environment import device_of, fingerprint
+from llmrec_kernels.profiler.environment import device_of, fingerprint, last_level_cache
 from llmrec_kernels.profiler.figures import Model
 from llmrec_kernels.profiler.report import Ceiling, Kind
 
@@ -71,6 +71,10 @@ class Roofs(Model):
         within = [each for each in SIZES if each <= size] or [SIZES[0]]
         slower = [f"read {each}" for each in SIZES if each >= within[-1]]
         return max((self.rates[name] for name in slower if name in self.rates), key=_rate)
+
+    def in_cache(self, size: int) -> bool:
+        """Whether a cache that the machine tells of can hold so many bytes."""
+        return self.device == "cpu" and size <= last_level_cache()
 
     def peak(self, kind: str) -> Ceiling | None:
         """Operations a second of the level that is best at this arithmetic; None: not measured."""
