@@ -115,7 +115,7 @@ def test_a_gpu_with_processes_of_others_is_marked(replay):
     ]
 
 
-@pytest.mark.parametrize("process", [os.getpid(), os.getpid() + 1])
+@pytest.mark.parametrize("process", [os.getpid(), os.getpid() + 1], ids=["own", "perhaps"])
 def test_a_gpu_of_ones_own_or_perhaps_has_no_notes(replay, process):
     replay(ReplayedNvml(processes=(process,), mig_mode=NOT_SUPPORTED))
     assert opened(NvmlEnergy).notes() == []
