@@ -96,7 +96,14 @@ def roofs(device: str = "cpu", memory: float = MEMORY_BYTES, peak: float = PEAK)
     rates = {f"read {size}": ceiling(memory) for size in SIZES}
     rates |= {f"scalar {kind}": ceiling(peak) for kind in KINDS}
     fingerprint = environment.fingerprint("cpu")
-    return Roofs(device=device, fingerprint=fingerprint, threads=1, rates=rates, refused={})
+    return Roofs(
+        device=device,
+        fingerprint=fingerprint,
+        threads=1,
+        rates=rates,
+        refused={},
+        cache_bytes=2**20,
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def keep_high_roofs(folder: Path, patch: pytest.MonkeyPatch) -> None:
     ceiling = Ceiling(per_second=1e18, source="made up", repeatability=0.0)
     found = Roofs(
         device="cpu", fingerprint=fingerprint("cpu"), threads=1,
-        rates=dict.fromkeys(names, ceiling), refused={},
+        rates=dict.fromkeys(names, ceiling), refused={}, cache_bytes=2**20,
     )  # fmt: skip
     (folder / "roofs").mkdir()
     (folder / "roofs" / f"{found.fingerprint}-cpu.json").write_text(found.model_dump_json())

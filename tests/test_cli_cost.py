@@ -49,7 +49,9 @@ def test_profile_takes_a_function_of_the_current_folder(
 ) -> None:
     (tmp_path / "mine_to_profile.py").write_text(
         "import torch\ndef work():\n    torch.ones(8, 8) @ torch.ones(8, 8)\nnothing = 3\n"
+        "def fails():\n    raise KeyError('boom')\n"
     )
+    (tmp_path / "broken_to_profile.py").write_text("def work(:\n")
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "report.json"
     found = run(
@@ -64,6 +66,8 @@ def test_profile_takes_a_function_of_the_current_folder(
         ("mine_to_profile:absent", "mine_to_profile:absent is not there"),
         ("mine_to_profile:nothing", "is int; expected a function"),
         ("no_such_module:work", "no_such_module:work is not there"),
+        ("broken_to_profile:work", "broken_to_profile:work is not there"),
+        ("mine_to_profile:fails", "mine_to_profile:fails raised KeyError: 'boom'"),
     ):
         found = run("profile", what)
         assert (found.exit_code, why in found.output) == (1, True), found.output
@@ -127,7 +131,8 @@ def test_compare_tells_two_files_apart_or_says_why_not(tmp_path: Path) -> None:
     first = json.loads(paths[0].read_text())
     for path, median in zip(paths, (0.001, 0.002), strict=True):
         times = first["time"] | dict.fromkeys(("median", "low", "high"), median)
-        path.write_text(json.dumps(first | {"time": times}))
+        quiet = first["environment"] | {"load_average": 0.0}
+        path.write_text(json.dumps(first | {"time": times, "environment": quiet}))
     assert "SLOWER" in run("compare", *paths).output
 
 
@@ -142,7 +147,13 @@ def test_compare_tells_two_files_apart_or_says_why_not(tmp_path: Path) -> None:
         (["profile", *SEARCH, "--pue", "0.5"], "pue is 0.5; expected at least 1"),
         (["profile", *SEARCH, "--grid", "FRX"], "grid is 'FRX'; there is no such row"),
         (["profile", *SEARCH, "--price", "T4"], "--price is 'T4'; expected GPU=USD"),
-        (["profile", *SEARCH, "--price", "T4=-1"], "usd_per_hour is -1.0"),
+        (["profile", *SEARCH, "--gpu", "T4", "--price", "T4=-1"], "prices has -1.0 for T4"),
+        (["profile", *SEARCH, "--price", "T4=1"], "prices has T4, which is none of the GPUs asked"),
+        (["profile", *SEARCH, "B=9"], "size B is given twice: 8 and 9"),
+        (["profile", "cosine_topk", "B=\u00b2"], "expected NAME=INTEGER"),
+        (["profile", "demo", "B=3"], "demo takes no sizes"),
+        (["profile", "demo", "--device", "cuda:0"], "demo runs on the CPU"),
+        (["profile", "os:getcwd", "--units", "0"], "units is 0.0; expected a positive number"),
         (["profile", *SEARCH, "--energy-window", "0"], "energy_window is 0.0"),
         (["profile", *SEARCH, "--json", "report.txt"], "--json is report.txt; expected a name"),
         (["profile", *SEARCH, "--json", "nowhere/a.json"], "but there is no folder nowhere"),

@@ -10,7 +10,7 @@ import torch
 from gpu_dry_run import DRY_RUN, needs_gpu, there
 
 from llmrec_kernels import _library, cosine_topk, pack, profiler
-from llmrec_kernels.profiler import Report
+from llmrec_kernels.profiler import Report, hardware
 
 pytestmark = needs_gpu
 NAME = "cpu" if DRY_RUN else "cuda:0"
@@ -43,6 +43,11 @@ def test_roofs_are_those_of_the_gpu(report: Report, tmp_path: Path) -> None:
     assert set(report.roofline.peaks) >= (kinds if DRY_RUN else kinds | {"float16", "tf32"})
     assert report.roofline.share <= 1 or report.roofline.explanation
     assert "GB/s" in str(profiler.roofs(NAME))
+    row = None if DRY_RUN else hardware.named_by_driver(torch.cuda.get_device_name(0))
+    if row is not None:  # a device does not do more than its datasheet says
+        assert 0.3 * row.bandwidth < report.roofline.bandwidth.per_second < 1.05 * row.bandwidth
+        for kind in ("int8", "float16", "bfloat16"):
+            assert report.roofline.peaks[kind].per_second < 1.1 * row.peaks[kind]
 
 
 def test_the_energy_of_the_gpu_is_told_with_its_source(report: Report) -> None:

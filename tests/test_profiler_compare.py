@@ -158,7 +158,7 @@ def test_the_order_within_a_round_changes(clock: Any, monkeypatch: pytest.Monkey
     compare(
         lambda: (order.append("a"), first()), lambda: (order.append("b"), second()), device="cpu"
     )
-    rounds = ["".join(pair) for pair in zip(order[4::2], order[5::2], strict=True)]
+    rounds = ["".join(pair) for pair in zip(order[6::2], order[7::2], strict=True)]
     assert {"ab", "ba"} == set(rounds)
 
 
@@ -220,7 +220,30 @@ def test_reports_are_compared_by_unit_of_work() -> None:
     assert found.ratio == pytest.approx(1.0)
 
 
+def test_reports_of_a_busy_hour_are_undecided() -> None:
+    slow = timed(9.0)
+    busy = slow.environment.model_copy(update={"load_average": 99.0})
+    found = compare(timed(1.0), slow.model_copy(update={"environment": busy}))
+    assert found.verdict == "UNDECIDED"
+    assert "other work was running" in found.reason
+
+
+def test_a_first_call_that_takes_long_is_not_what_turns_are_made_for(clock: Any) -> None:
+    tick, slow = clock(1e-4), clock(5.0)
+    calls = []
+
+    def lazy() -> None:
+        calls.append(1)
+        (slow if len(calls) == 1 else tick)()
+
+    assert compare(lazy, clock(1e-4), device="cpu").verdict == "SAME"
+    assert len(calls) > 20 * 50
+
+
 def test_reports_of_other_work_are_refused() -> None:
+    cold = timed(1.0).model_copy(update={"cache": "cold"})
+    with pytest.raises(ValueError, match="cache of the reports is"):
+        compare(timed(1.0).model_copy(update={"cache": "hot"}), cold)
     other = timed(1.0).model_copy(update={"name": "something else"})
     with pytest.raises(ValueError, match="expected the same work"):
         compare(timed(1.0), other)

@@ -36,7 +36,7 @@ def test_a_machine_without_counters_estimates_and_says_unavailable_and_never_0(t
     assert cpu.gross.quality == "estimated"
     assert cpu.gross.value == pytest.approx(2 * 0.74 * usable_cpus())
     assert (cpu.gross.low, cpu.gross.high) == pytest.approx(
-        (2 * 0.74 * usable_cpus(), 2 * 3.5 * usable_cpus())
+        (2 * 0.5 * usable_cpus(), 2 * 8.6 * usable_cpus())
     )
     assert (dram.gross.quality, dram.gross.value, dram.net.value) == ("unavailable", None, None)
     assert total.gross.value == cpu.gross.value

@@ -121,7 +121,7 @@ def test_nothing_is_allocated_to_predict() -> None:
         (("cosine_topk", SEARCH | {"L": 5}), {}, "shape has 'L'; cosine_topk takes B, N, d, k"),
         (("cosine_topk", SEARCH, "H10"), {}, "gpu is 'H10'; .* nearest: H100-PCIe, H100-SXM"),
         (("cosine_topk", SEARCH), {"storage": "int5"}, "storage is 'int5'; expected one of packed"),
-        (("cosine_topk", SEARCH, "T4"), {"prices": {"T4": -1}}, "usd_per_hour is -1"),
+        (("cosine_topk", SEARCH, "T4"), {"prices": {"T4": -1}}, "prices has -1 for T4; expected"),
         (("cosine_topk", SEARCH, "T4"), {"prices": {"T5": 1}}, "gpu is 'T5'"),
         (("cosine_topk", SEARCH, "T4"), {"by": "money"}, "prices has no USD an hour for T4"),
         (("cosine_topk", SEARCH, "T4"), {"by": "luck"}, "by is 'luck'; expected 'time', "),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,37 @@ def test_a_callable_without_torch_has_no_work_and_says_so() -> None:
     assert any("no torch operator ran" in warning for warning in report.warnings)
 
 
+def test_work_under_no_roof_is_under_a_faster_one_and_says_so() -> None:
+    if _library.load_error is not None:
+        pytest.skip("no extension, no roofs")
+    matrix = torch.ones(256, 256, dtype=torch.float64)
+    report = profiler.profile(lambda: matrix @ matrix, device="cpu", **QUICK)
+    assert report.roofline is not None
+    assert report.roofline.kind == "float64"
+    least = 2 * 256**3 / report.roofline.peaks["float32"].per_second
+    assert report.roofline.least_seconds >= least
+    assert any("no roof of float64" in warning for warning in report.warnings)
+
+
+def test_time_outside_of_what_is_counted_is_a_warning() -> None:
+    def elsewhere() -> None:
+        torch.ones(2) + 1
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: torch.ones(400, 400) @ torch.ones(400, 400)).result()
+
+    report = profiler.profile(elsewhere, device="cpu", **QUICK)
+    assert report.work.flops == 0
+    assert any("in other threads" in warning for warning in report.warnings)
+
+
+def test_a_figure_outside_of_its_interval_is_no_report(report: Report, tmp_path: Path) -> None:
+    found = json.loads(report.model_dump_json())
+    found["energy"][0]["gross"]["value"] = 0
+    (tmp_path / "it.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"energy\.0\.gross: Value error, value is 0"):
+        profiler.read(tmp_path / "it.json")
+
+
 def test_cold_calls_are_marked() -> None:
     report = profiler.profile(search, device="cpu", cache="cold", **QUICK)
     assert (report.cache, report.time.calls_per_sample) == ("cold", 1)
@@ -303,7 +335,12 @@ def test_what_a_callable_raises_comes_out_and_the_sensors_are_released(
         ({"device": "tpu"}, ValueError, "device is 'tpu'; expected 'cpu' or 'cuda:<index>'"),
         ({"gpus": ["H10"]}, ValueError, "gpu is 'H10'; .* nearest: H100-PCIe, H100-SXM"),
         ({"prices": {"H10": 1}}, ValueError, "gpu is 'H10'"),
-        ({"gpus": ["T4"], "prices": {"T4": -1}}, ValueError, "usd_per_hour is -1"),
+        ({"gpus": "T4", "prices": {"T4": -1}}, ValueError, "prices has -1 for T4; expected USD"),
+        ({"prices": {"T4": 1}}, ValueError, "prices has T4, which is none of the GPUs asked for"),
+        ({"unit": 3}, TypeError, "unit is 3; expected the name of a unit of work"),
+        ({"units": True}, TypeError, "units is True; expected a positive number"),
+        ({"units": "8"}, TypeError, "units is '8'; expected a positive number"),
+        ({"cost": "FRA"}, TypeError, "cost is 'FRA'; expected a CostModel"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(

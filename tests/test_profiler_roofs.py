@@ -41,7 +41,9 @@ def made(**rates: float) -> Roofs:
         name.replace("_", " "): Ceiling(per_second=rate, source="made up", repeatability=0.01)
         for name, rate in rates.items()
     }
-    return Roofs(device="cpu", fingerprint="f", threads=1, rates=ceilings, refused={})
+    return Roofs(
+        device="cpu", fingerprint="f", threads=1, rates=ceilings, refused={}, cache_bytes=1000
+    )
 
 
 @extension
@@ -105,6 +107,20 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     assert roofs.roofs("cpu").memory.per_second == 2e9
 
 
+def test_without_a_memory_roof_there_are_none_and_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full() -> float:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path))
+    rates = {f"read {MEMORY}": full, "scalar int8": lambda: 1e9}
+    monkeypatch.setattr(roofs, "_cpu_rates", lambda: rates)
+    with pytest.raises(RuntimeError, match="cpu has no memory roof: no room"):
+        roofs.roofs("cpu")
+    assert not (tmp_path / "roofs").exists()
+
+
 def test_rounds_go_on_until_the_best_two_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = iter([1.0, 5.0, 9.0, 9.1])
     calm = iter([7.0, 7.0])
@@ -128,12 +144,10 @@ def test_a_smaller_buffer_is_never_slower_than_a_larger_one() -> None:
     assert found.bandwidth(10).per_second == 95e9
 
 
-def test_what_is_larger_than_the_last_cache_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofs, "last_level_cache", lambda: 1000)
+def test_what_is_larger_than_the_last_cache_is_in_memory() -> None:
     found = made(**{f"read_{MEMORY}": 1e9})
     assert found.in_cache(1000)
     assert not found.in_cache(1001)
-    assert not found.model_copy(update={"device": "cuda:0"}).in_cache(10)
 
 
 def test_the_peak_is_that_of_the_best_level_with_all_threads() -> None:

@@ -71,7 +71,7 @@ def test_cold_calls_are_single_and_each_has_its_caches_emptied(
 
 
 def test_the_flush_writes_twice_what_the_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "last_level_cache", lambda: 1000)
+    monkeypatch.setattr(timing, "last_level_cache", lambda device: 1000)
     buffer = timing._flusher("cpu")()
     assert buffer.nbytes == 2000
 

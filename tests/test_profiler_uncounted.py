@@ -115,13 +115,41 @@ def test_what_multiplies_and_has_no_formula_is_listed(call: Any, name: str) -> N
         (lambda: torch.dot(torch.ones(5), torch.ones(5)), 2 * 5),
         (lambda: torch.zeros(3, 4).addmm_(torch.ones(3, 5), torch.ones(5, 4)), 2 * 60),
         (lambda: torch.zeros(2, 3, 4).baddbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 4)), 2 * 120),
-        (lambda: torch._int_mm(torch.ones(3, 5).char(), torch.ones(5, 4).char()), 2 * 60),
     ],
 )
 def test_products_that_torch_leaves_out_are_counted(call: Any, flops: int) -> None:
     found = counted(call)
     assert found.total.flops == flops
     assert found.uncounted == {}
+
+
+def test_products_of_integers_are_integer_operations() -> None:
+    for dtype in (torch.int8, torch.int64):
+        left, right = torch.ones(3, 5, dtype=dtype), torch.ones(5, 4, dtype=dtype)
+        product = torch._int_mm if dtype == torch.int8 else torch.mm
+        found = counted(lambda: product(left, right)).total  # noqa: B023 - called in this turn
+        assert (found.flops, found.int_ops) == (0, 2 * 60)
+
+
+def test_a_sparse_product_takes_the_elements_that_are_there() -> None:
+    sparse, dense = torch.eye(40).to_sparse_csr(), torch.ones(40, 3)
+    assert counted(lambda: sparse @ dense).total.flops == 2 * 40 * 3
+    assert counted(lambda: sparse @ torch.ones(40)).total.flops == 2 * 40
+
+
+def test_one_operator_in_two_kinds_of_arithmetic_has_two_roofs() -> None:
+    wide, narrow = torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bfloat16)
+    found = counted(lambda: (wide @ wide, narrow @ narrow, wide @ wide)).by_op
+    assert (found["aten.mm"].kind, found["aten.mm"].calls) == ("float32", 2)
+    other = found["aten.mm (bfloat16)"]
+    assert (other.kind, other.calls) == ("bfloat16", 1)
+
+
+def test_what_takes_functions_runs_and_is_listed() -> None:
+    x = torch.ones(4, 4)
+    with torch.no_grad():
+        found = counted(lambda: torch.cond(x.sum() > 0, lambda v: v @ v, lambda v: v, (x,)))
+    assert "cond" in found.uncounted
 
 
 def test_what_is_in_proportion_to_its_elements_is_neither_counted_nor_listed() -> None:

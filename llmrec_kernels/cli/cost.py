@@ -119,11 +119,12 @@ def profile(
             "gpus": _gpus(gpu),
             "prices": _prices(price),
         }
-        found = (
-            _profile_demo(options)
-            if what == "demo"
-            else [_profile_one(what, sizes or [], storage, units, unit, options)]
-        )
+        if what == "demo":
+            if sizes or storage or units is not None or unit is not None:
+                raise ValueError("demo takes no sizes, --storage, --units or --unit")
+            found = _profile_demo(options)
+        else:
+            found = [_profile_one(what, sizes or [], storage, units, unit, options)]
         from llmrec_kernels.profiler.predict import ranked
 
         found = [
@@ -216,7 +217,9 @@ def _by_name(found: Report | Bench) -> dict[str, Report]:
 def _profile_demo(options: dict[str, Any]) -> list[Report]:
     from llmrec_kernels.profile_demo import chain, table
 
-    steps = chain(options)
+    if options["device"] not in (None, "cpu"):
+        raise ValueError(f"--device is {options['device']}; demo runs on the CPU")
+    steps = chain(options | {"device": "cpu"})
     typer.echo(table(steps))
     return [step.report for step in steps]
 
@@ -229,6 +232,8 @@ def _profile_one(
     unit: str | None,
     options: dict[str, Any],
 ) -> Report:
+    import torch
+
     from llmrec_kernels import profiler
     from llmrec_kernels.profiler.environment import device_of
     from llmrec_kernels.profiler.shapes import call_of
@@ -236,11 +241,12 @@ def _profile_one(
     if ":" in what:
         if sizes or storage:
             raise ValueError(f"{what} takes no sizes and no storage: its function has no arguments")
-        call, count, named = _imported(what), units or 1, unit or "call"
+        count, named = 1 if units is None else units, unit or "call"
+        call = _imported(what)
         return profiler.profile(call, count, named, name=what, **options)
     if units is not None or unit is not None:
         raise ValueError(f"--units and --unit are for module:function; {what} has its own")
-    device = device_of(options["device"])
+    device = device_of(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     call, count, named = call_of(what, _sizes(sizes), storage, device)
     name = " ".join([what, *sizes, *([storage] if storage else [])])
     return profiler.profile(call, count, named, name=name, **(options | {"device": device}))
@@ -251,26 +257,34 @@ def _imported(what: str) -> Callable[[], Any]:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{what} is not there: {error}") from error
     if not callable(found):
         raise ValueError(f"{what} is {type(found).__name__}; expected a function")
-    call: Callable[[], Any] = found
+
+    def call() -> Any:
+        try:
+            return found()
+        except Exception as error:
+            raise RuntimeError(f"{what} raised {type(error).__name__}: {error}") from error
+
     return call
 
 
 def _sizes(given: Sequence[str]) -> dict[str, int]:
-    found = {}
+    found: dict[str, int] = {}
     for text in given:
         name, _, size = text.partition("=")
-        if not size.replace("_", "").isdigit():
+        if not size.replace("_", "").isdecimal():
             raise ValueError(f"size is {text!r}; expected NAME=INTEGER, such as B=256")
+        if name in found:
+            raise ValueError(f"size {name} is given twice: {found[name]} and {size}")
         found[name] = int(size)
     return found
 
 
 def _prices(given: list[str] | None) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for text in given or []:
         name, _, price = text.partition("=")
         try:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from llmrec_kernels.profiler.environment import device_of
+from llmrec_kernels.profiler.environment import current, device_of, is_busy
 from llmrec_kernels.profiler.report import Report
 from llmrec_kernels.profiler.timing import Call, seconds_of, waiter
 
@@ -104,8 +104,9 @@ def compare(
         return _of_reports(first, second, margin)
     if isinstance(first, Report) or isinstance(second, Report):
         raise TypeError("one is a report and the other is not; expected two of a kind")
-    wait = waiter(device_of(device))
-    return _of_calls(first, second, margin, max_seconds, wait)
+    where = device_of(device)
+    with current(where):
+        return _of_calls(first, second, margin, max_seconds, waiter(where))
 
 
 def _of_calls(
@@ -113,6 +114,8 @@ def _of_calls(
 ) -> Comparison:
     calls = (first, second)
     began, waited = time.perf_counter(), waiting_seconds()
+    for call in calls:  # the first is the one that compiles and fills caches
+        call()
     # As often both ways, so that a turn of each has as many calls to be disturbed in.
     each = max(seconds_of(call, 1, wait) for call in calls for _ in range(2))
     count = max(1, round(TURN / each))
@@ -195,15 +198,16 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _of_reports(first: Report, second: Report, margin: float) -> Comparison:
-    if (first.name, first.unit) != (second.name, second.unit):
-        raise ValueError(
-            f"the reports are of {first.name!r} by {first.unit} and of {second.name!r} by "
-            f"{second.unit}; expected the same work"
-        )
-    mine, theirs = first.time, second.time
+    for part in ("name", "unit", "cache"):
+        mine, theirs = getattr(first, part), getattr(second, part)
+        if mine != theirs:
+            raise ValueError(
+                f"{part} of the reports is {mine!r} and {theirs!r}; expected the same work"
+            )
     share = first.units / second.units  # time of a unit, where a call of theirs does more
-    ratio = theirs.median / mine.median * share
-    low, high = theirs.low / mine.high * share, theirs.high / mine.low * share
+    ratio = second.time.median / first.time.median * share
+    low = second.time.low / first.time.high * share
+    high = second.time.high / first.time.low * share
     elsewhere = first.environment.fingerprint != second.environment.fingerprint
     why = "they are of different machines" if elsewhere else "they are of different runs"
     apart = max(margin, BETWEEN_RUNS)
@@ -212,7 +216,10 @@ def _of_reports(first: Report, second: Report, margin: float) -> Comparison:
         f"{why}, between which the same code can differ by {apart:.0%}: run both in turns, with "
         "profiler.compare of two callables"
     )
-    if low > 1 + apart:
+    busy = any(is_busy(each.environment) for each in (first, second))
+    if busy:
+        reason = "other work was running beside one of them, as its load average says"
+    elif low > 1 + apart:
         verdict, reason = "SLOWER", f"{why}, and the intervals are more than {apart:.0%} apart"
     elif high < 1 / (1 + apart):
         verdict, reason = "FASTER", f"{why}, and the intervals are more than {apart:.0%} apart"

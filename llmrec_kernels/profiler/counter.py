@@ -81,6 +81,8 @@ class CostCounter(TorchDispatchMode):
     {}
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, *, details: bool = False) -> None:
         super().__init__()
         self.details = details
@@ -122,6 +124,8 @@ class CostCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            return self._uncounted(func, args, kwargs)
         if func.namespace in ("prim", "profiler"):  # what a tensor is, and marks for torch.profiler
             return func(*args, **kwargs)
         rule = formulas.rule_of(func)
@@ -136,12 +140,26 @@ class CostCounter(TorchDispatchMode):
         if self.details and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        entry = self.by_op.get(rule.name)
-        if entry is None:
-            entry = self.by_op[rule.name] = OpCost(counted=rule.counted, kind=rule.kind(args))
+        entry = self._entry(rule, rule.kind(args))
         entry.add(rule.cost(args, kwargs, out), seconds)
         if self.details and rule.lookup is not None:
             _count_rows(entry, args[rule.lookup])
+        return out
+
+    def _entry(self, rule: formulas.Rule, kind: str) -> OpCost:
+        """The operator's, or one of its own for arithmetic of another kind than its first."""
+        entry = self.by_op.setdefault(rule.name, OpCost(counted=rule.counted, kind=kind))
+        if entry.kind == kind:
+            return entry
+        other = OpCost(counted=rule.counted, kind=kind)
+        return self.by_op.setdefault(f"{rule.name} ({kind})", other)
+
+    def _uncounted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What takes functions, such as torch.cond: it runs, and what is inside is not seen."""
+        start = time.perf_counter()
+        out = func(*args, **kwargs)
+        entry = self.by_op.setdefault(str(func), OpCost(counted=False))
+        entry.add(Cost(), time.perf_counter() - start)
         return out
 
     def __str__(self) -> str:

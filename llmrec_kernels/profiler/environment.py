@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -10,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def collect(device: str) -> Environment:
 def disturbances(before: Environment, after: Environment) -> list[str]:
     """What makes the figures of a run worth less, in sentences."""
     found = []
-    if before.load_average is not None and before.load_average > 1.25 * before.logical_cpus:
+    if is_busy(before):
         found.append(
             f"the load average was {before.load_average:.1f} with {before.logical_cpus} CPUs: "
             "other work was running"
@@ -71,6 +73,11 @@ def disturbances(before: Environment, after: Environment) -> list[str]:
         if first and last and abs(last - first) > MOVED_CLOCK * first:
             found.append(f"{name} moved from {first:.0f} to {last:.0f} MHz")
     return found
+
+
+def is_busy(seen: Environment) -> bool:
+    """Whether more wanted to run than there were processors."""
+    return seen.load_average is not None and seen.load_average > 1.25 * seen.logical_cpus
 
 
 def fingerprint(device: str) -> str:
@@ -90,14 +97,27 @@ def fingerprint(device: str) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def last_level_cache() -> int:
-    """Bytes of the largest cache that the machine reports; 32 MB where it reports none.
+@contextlib.contextmanager
+def current(device: str) -> Iterator[None]:
+    """Make a GPU torch's current one: events, waits and sleeps are of that, wherever work is."""
+    if device == "cpu":
+        yield
+    else:
+        with torch.cuda.device(device):
+            yield
+
+
+def last_level_cache(device: str = "cpu") -> int:
+    """Bytes of the largest cache that a device reports; 32 MB where it reports none.
 
     Examples
     --------
     >>> last_level_cache() > 0
     True
     """
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(device)
+        return int(getattr(properties, "L2_cache_size", UNKNOWN_CACHE))
     kilobytes = [int(path.read_text().strip().removesuffix("K")) for path in CACHES.glob("*/size")]
     return max(kilobytes) << 10 if kilobytes else UNKNOWN_CACHE
 

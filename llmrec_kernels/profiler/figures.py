@@ -60,6 +60,11 @@ class Figure(Model):
                 f"value is {self.value}; expected a number, or quality 'unavailable' "
                 f"and None, and quality is {self.quality!r}"
             )
+        if self.value is not None and not (
+            (self.low is None or self.low <= self.value)
+            and (self.high is None or self.value <= self.high)
+        ):
+            raise ValueError(f"value is {self.value}; expected {self.low} to {self.high}")
         return self
 
     @classmethod

@@ -99,12 +99,19 @@ def _attention_backward(
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
+def _stored(tensor: Tensor) -> int:
+    """Elements that are there: all, or those of a sparse tensor."""
+    return tensor.numel() if tensor.layout is torch.strided else int(tensor._nnz())
+
+
 def _matrix_vector(matrix: Tensor, vector: Tensor, **kwargs: Any) -> int:
-    return 2 * matrix.numel()
+    return 2 * _stored(matrix)
 
 
-def _added_matrix_vector(start: Tensor, matrix: Tensor, vector: Tensor, **kwargs: Any) -> int:
-    return 2 * matrix.numel()
+def _added_matrix_vector(
+    start: Tensor, matrix: Tensor, vector: Tensor, *rest: Any, **kwargs: Any
+) -> int:
+    return 2 * _stored(matrix)
 
 
 def _dot(left: Tensor, right: Tensor, **kwargs: Any) -> int:
@@ -112,13 +119,15 @@ def _dot(left: Tensor, right: Tensor, **kwargs: Any) -> int:
 
 
 def _matrix_matrix(left: Tensor, right: Tensor, *rest: Any, **kwargs: Any) -> int:
-    return 2 * left.numel() * right.shape[-1]
+    if right.layout is not torch.strided:  # each of its elements meets the rows of the other
+        return 2 * _stored(left) * _stored(right) // max(1, right.shape[-2])
+    return 2 * _stored(left) * right.shape[-1]
 
 
 def _added_matrix_matrix(
     start: Tensor, left: Tensor, right: Tensor, *rest: Any, **kwargs: Any
 ) -> int:
-    return 2 * left.numel() * right.shape[-1]
+    return _matrix_matrix(left, right)
 
 
 # What torch's registry leaves out: the attention of CPUs, products with vectors and of int8. And
@@ -191,12 +200,22 @@ class Rule:
         """The work of one call, as far as it is known."""
         if self.formula is not None:
             return self.formula.count(*args, out=out, **kwargs)
-        flops = 0 if self.count is None else int(self.count(*args, **kwargs, out_val=out))
-        return Cost(flops, 0, self.read(args, kwargs, out), self.written(args, kwargs, out))
+        read, written = self.read(args, kwargs, out), self.written(args, kwargs, out)
+        if self.count is None:
+            return Cost(0, 0, read, written)
+        operations = int(self.count(*args, **kwargs, out_val=out))
+        if _kind_of(args) == "int8":
+            return Cost(0, operations, read, written)
+        return Cost(operations, 0, read, written)
 
     def kind(self, args: tuple[Any, ...]) -> str:
-        """The arithmetic whose peak bounds it: the registered one, or that of its arguments."""
-        return self.formula.kind if self.formula is not None else _kind_of(args)
+        """The arithmetic whose peak bounds it: the registered one, or that of its arguments.
+
+        Work without operations has none, and is under "float32".
+        """
+        if self.formula is not None:
+            return self.formula.kind
+        return "float32" if self.count is None else _kind_of(args)
 
 
 _rules: dict[Any, tuple[int, Rule]] = {}
@@ -309,11 +328,11 @@ def _nbytes(values: Iterable[Any]) -> int:
 
 
 def _kind_of(args: tuple[Any, ...]) -> str:
-    leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-    for leaf in leaves:
-        if leaf.is_floating_point():
+    """Of the first floating-point tensor; integers of any width are under the roof of int8."""
+    for leaf in tree_leaves(args):
+        if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
             return _float_kind(leaf)
-    return "int8" if any(leaf.dtype == torch.int8 for leaf in leaves) else "float32"
+    return "int8"
 
 
 def _float_kind(tensor: Tensor) -> str:

@@ -119,8 +119,10 @@ def bounds(figure: Figure) -> str:
     '800 to 1,100 mJ'
     """
     low, high = figure.low, figure.high
-    if figure.value is None or low is None or high is None or low == high:
+    if figure.value is None or low is None or low == high:
         return ""
+    if high is None:
+        return f"at least {quantity(low, figure.unit)}"
     return _between(low, high, *_multiple(figure.value or high, figure.unit, 3), 3)
 
 

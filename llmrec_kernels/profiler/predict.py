@@ -74,6 +74,7 @@ def predict(
         with CostCounter() as counter:
             call()
     names = list(hardware.gpus()) if gpu is None else [gpu] if isinstance(gpu, str) else list(gpu)
+    check_prices(names, prices or {})
     return ranked(predictions(counter, units, unit, names, cost or CostModel(), prices or {}), by)
 
 
@@ -92,6 +93,16 @@ def predictions(
         _prediction(counter, units, unit, row, _at_price(cost, priced.get(row.name)))
         for row in rows.values()
     ]
+
+
+def check_prices(gpus: Sequence[str], prices: Mapping[str, float]) -> None:
+    """Refuse GPUs that are in no table, and prices that are below 0 or of none of these GPUs."""
+    asked = {hardware.gpu(name).name for name in gpus}
+    for name, price in prices.items():
+        if hardware.gpu(name).name not in asked:
+            raise ValueError(f"prices has {name}, which is none of the GPUs asked for")
+        if isinstance(price, bool) or not isinstance(price, int | float) or not price >= 0:
+            raise ValueError(f"prices has {price!r} for {name}; expected USD an hour, at least 0")
 
 
 def ranked(found: Sequence[Prediction], by: By) -> list[Prediction]:
@@ -124,13 +135,7 @@ def _prediction(
     leasts = [roofline.least(entry, sheet) for entry in counter.by_op.values()]
     largest = max(leasts, key=lambda each: each.seconds, default=roofline.Least(0.0, 0.0))
     seconds = sum(each.seconds for each in leasts)
-    lacking = sorted(
-        {
-            entry.kind
-            for entry in counter.by_op.values()
-            if roofline.operations(entry.cost) and entry.kind not in row.peaks
-        }
-    )
+    lacking = roofline.lacking(counter, sheet)
     energy = Figure(
         value=row.watts * seconds,
         unit="J",

@@ -13,13 +13,15 @@ from llmrec_kernels.profiler import environment, hardware, roofline
 from llmrec_kernels.profiler.cost_model import CostModel
 from llmrec_kernels.profiler.counter import CostCounter
 from llmrec_kernels.profiler.energy import EnergyMonitor, Reading
-from llmrec_kernels.profiler.predict import predictions
-from llmrec_kernels.profiler.report import SCHEMA_VERSION, Energy, Environment, Report
+from llmrec_kernels.profiler.predict import check_prices, predictions
+from llmrec_kernels.profiler.report import SCHEMA_VERSION, Energy, Report
 from llmrec_kernels.profiler.roofs import Roofs, roofs
 from llmrec_kernels.profiler.timing import Cache, sample, timing
 
 ENERGY_WINDOW = 10.0  # seconds: a GPU's counter ticks every 0.1, and 2% is asked for
 TRIAL = 0.2  # seconds of a window that finds out whether there is a counter
+OUTSIDE = 0.5  # share of the time outside of counted operators, from which a report says so
+HOT_ENERGY = "energy is that of calls that follow one another, with hot caches"
 IDLE = 2.0  # seconds for which the idle machine is measured, where there is a counter
 
 
@@ -34,7 +36,7 @@ def profile(
     energy_window: float = ENERGY_WINDOW,
     cache: Cache = "hot",
     cost: CostModel | None = None,
-    gpus: Sequence[str] = (),
+    gpus: str | Sequence[str] = (),
     prices: Mapping[str, float] | None = None,
 ) -> Report:
     """Time, work, roofline, energy and cost of a callable, in a report that prints as a table.
@@ -85,15 +87,33 @@ def profile(
     >>> report.energy[-1].gross.quality in ("measured", "integrated", "estimated")
     True
     """
-    where = _checked(fn, units, min_time, energy_window, cache, device)
+    where = _checked(fn, units, unit, min_time, energy_window, cache, cost, device)
     model = cost or CostModel()
-    for gpu in (*gpus, *(prices or {})):  # what is unknown is refused before anything runs
-        hardware.gpu(gpu)
-    for price in (prices or {}).values():
-        CostModel(usd_per_hour=price)
-    before = environment.collect(where)
+    gpus = [gpus] if isinstance(gpus, str) else list(gpus)
+    check_prices(gpus, prices or {})  # what is unknown is refused before anything runs
+    with environment.current(where):
+        return _profile(
+            fn, units, unit, name or str(getattr(fn, "__qualname__", type(fn).__name__)), where,
+            min_time, energy_window, cache, model, gpus, prices or {},
+        )  # fmt: skip
+
+
+def _profile(
+    fn: Callable[[], Any],
+    units: float,
+    unit: str,
+    name: str,
+    where: str,
+    min_time: float,
+    energy_window: float,
+    cache: Cache,
+    model: CostModel,
+    gpus: Sequence[str],
+    prices: Mapping[str, float],
+) -> Report:
     fn()
-    counter = _counted(fn)
+    before = environment.collect(where)  # a GPU's clock rises with its first work
+    counter, outside = _counted(fn)
     samples = sample(fn, min_time, where, cache)
     wall = timing(samples.wall, samples.calls_per_sample)
     energy, notes = energy_of_call(fn, wall.median, energy_window, where)
@@ -106,7 +126,7 @@ def profile(
     total = energy[-1].gross
     return Report(
         schema_version=SCHEMA_VERSION,
-        name=name or str(getattr(fn, "__qualname__", type(fn).__name__)),
+        name=name,
         device=where,
         units=units,
         unit=unit,
@@ -123,17 +143,31 @@ def profile(
         energy=energy,
         costs=model.costs(wall.median, units, unit, total),
         assumptions=model.assumptions(),
-        predictions=predictions(counter, units, unit, gpus, model, prices or {}),
-        warnings=[*missing, *notes, *_doubts(counter, before, after, cache)],
+        predictions=predictions(counter, units, unit, gpus, model, prices),
+        warnings=[
+            *missing,
+            *notes,
+            *environment.disturbances(before, after),
+            *gaps(counter, outside),
+            *([] if roof is None else _stand_ins(counter, roof)),
+            *([HOT_ENERGY] if cache == "cold" else []),
+        ],
     )
 
 
 def _checked(
-    fn: Any, units: float, min_time: float, energy_window: float, cache: str, device: Any
-) -> str:
+    fn: Any, units: Any, unit: Any, min_time: float, energy_window: float, cache: str, cost: Any,
+    device: Any,
+) -> str:  # fmt: skip
     if not callable(fn):
         raise TypeError(f"fn is {type(fn).__name__}; expected a callable without arguments")
+    if not isinstance(unit, str):
+        raise TypeError(f"unit is {unit!r}; expected the name of a unit of work")
+    if cost is not None and not isinstance(cost, CostModel):
+        raise TypeError(f"cost is {cost!r}; expected a CostModel")
     for argument, value in (("units", units), ("min_time", min_time)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{argument} is {value!r}; expected a positive number")
         if not 0 < value < math.inf:
             raise ValueError(f"{argument} is {value}; expected a positive number")
     if not 0 < energy_window < math.inf:
@@ -146,11 +180,13 @@ def _checked(
     return environment.device_of(device)
 
 
-def _counted(fn: Callable[[], Any]) -> CostCounter:
+def _counted(fn: Callable[[], Any]) -> tuple[CostCounter, float]:
+    """The counted work of a call, and the share of its time that no counted operator took."""
     counter = CostCounter(details=True)
+    began = time.perf_counter()
     with counter:
         fn()
-    return counter
+    return counter, 1 - counter.seconds / (time.perf_counter() - began)
 
 
 def energy_of_call(
@@ -216,18 +252,24 @@ def _roofline(counter: CostCounter, seconds: float, roof: Roofs) -> Any:
     return found
 
 
-def _doubts(counter: CostCounter, before: Environment, after: Environment, cache: str) -> list[str]:
-    found = [*environment.disturbances(before, after), *gaps(counter)]
-    if cache == "cold":
-        found.append("energy is that of calls that follow one another, with hot caches")
-    return found
+def _stand_ins(counter: CostCounter, roof: Roofs) -> list[str]:
+    return [
+        f"there is no roof of {kind}: that of faster arithmetic stands for it"
+        for kind in roofline.lacking(counter, roof)
+    ]
 
 
-def gaps(counter: CostCounter) -> list[str]:
-    """What is missing from the counted work, in sentences."""
+def gaps(counter: CostCounter, outside: float = 0.0) -> list[str]:
+    """What is missing from the counted work, in sentences; `outside`: time of no operator."""
     if not counter.by_op:
         return ["no torch operator ran in this thread: there is no work to count"]
+    found = []
     if counter.uncounted:
         names = ", ".join(sorted(counter.uncounted))
-        return [f"operations without a formula are not counted: {names}"]
-    return []
+        found.append(f"operations without a formula are not counted: {names}")
+    if outside > OUTSIDE:
+        found.append(
+            f"{outside:.0%} of the time passed outside of the operators that are counted: in "
+            "Python, in other libraries or in other threads, whose work is not in the figures"
+        )
+    return found

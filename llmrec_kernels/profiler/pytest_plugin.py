@@ -168,7 +168,7 @@ class PlacedCounter(CostCounter):
     """Counts, and sees where: a run may have benchmarks of the CPU beside those of a GPU."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(details=True)
         self._gpus: set[str] = set()
 
     @property

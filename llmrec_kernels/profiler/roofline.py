@@ -82,13 +82,39 @@ def operations(work: Cost | Work) -> int:
     return work.flops + work.int_ops
 
 
+# Where a kind of arithmetic has no peak, that of another which is no slower bounds it too.
+_INSTEAD: dict[str, tuple[Kind, ...]] = {
+    "float64": ("float32",),
+    "float16": ("bfloat16", "float32"),
+    "bfloat16": ("float16", "float32"),
+    "tf32": ("float16", "float32"),
+    "fp8": ("int8",),
+    "int8": ("fp8", "bfloat16", "float32"),
+}
+
+
+def peak_of(kind: str, ceilings: Ceilings) -> Ceiling | None:
+    """Operations a second of a kind of arithmetic, or of one that is no slower."""
+    for each in (kind, *_INSTEAD.get(kind, ())):
+        found = ceilings.peaks.get(cast(Kind, each))
+        if found is not None:
+            return found
+    return None
+
+
+def lacking(counter: CostCounter, ceilings: Ceilings) -> list[str]:
+    """Kinds of arithmetic that were counted and have no peak of their own."""
+    kinds = {each.kind for each in counter.by_op.values() if operations(each.cost)}
+    return sorted(kinds - set(ceilings.peaks))
+
+
 def least(entry: OpCost, ceilings: Ceilings) -> Least:
-    """Of all calls of an operator; operations of a kind without a peak take no time.
+    """Of all calls of an operator.
 
     Rows that a lookup names more than once are in a cache from the second time on.
     """
     size = entry.cost.bytes
-    peak = ceilings.peaks.get(cast(Kind, entry.kind))
+    peak = peak_of(entry.kind, ceilings)
     return Least(
         size / ceilings.bandwidth(footprint(entry) // max(1, entry.calls)).per_second,
         0.0 if peak is None else operations(entry.cost) / peak.per_second,
@@ -174,6 +200,8 @@ def explanation(share: float, size: int, bound: Bound, ceilings: Ceilings) -> st
         return None
     if isinstance(ceilings, Sheet):
         return "the datasheet's figures are lower than what the device does"
+    if isinstance(ceilings, Roofs) and ceilings.device != "cpu" and ceilings.in_cache(size):
+        return f"its {size:,} bytes fit into the GPU's second-level cache, which has no roof here"
     peak = max((c.repeatability or 0.0 for c in ceilings.peaks.values()), default=0.0)
     known = peak if bound == "compute" else ceilings.bandwidth(size).repeatability or 0.0
     if bound != "compute" and size < SIZES[0]:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from llmrec_kernels import _library
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels._files import write_text
-from llmrec_kernels.profiler.environment import device_of, fingerprint, last_level_cache
+from llmrec_kernels.profiler.environment import current, device_of, fingerprint, last_level_cache
 from llmrec_kernels.profiler.figures import Model
 from llmrec_kernels.profiler.report import Ceiling, Kind
 
@@ -29,7 +29,7 @@ MEMORY = SIZES[-1]  # several times a second-level cache
 REPETITIONS = 5
 REPEATABLE = 0.05  # what two rounds should differ by at most
 ROUNDS = (2, 4)
-GPU_BYTES, GPU_EDGE = 2**30, 8192
+GPU_EDGE = 8192
 GPU_KINDS: tuple[Kind, ...] = ("int8", "float16", "bfloat16", "float32", "tf32")
 
 _library.library.define("read_roof(int level, int bytes, int repetitions, bool all) -> float")
@@ -55,6 +55,7 @@ class Roofs(Model):
         description="by name: 'read <bytes>', 'read <bytes> alone', 'copy', 'copy alone', "
         "'<level> <kind>', '<level> <kind> alone': bytes or operations a second; alone: one thread"
     )
+    cache_bytes: int = Field(description="of the last cache, as the machine or the GPU tells")
     refused: dict[str, str] = Field(description="what has no figure, and why")
 
     @property
@@ -73,8 +74,8 @@ class Roofs(Model):
         return max((self.rates[name] for name in slower if name in self.rates), key=_rate)
 
     def in_cache(self, size: int) -> bool:
-        """Whether a cache that the machine tells of can hold so many bytes."""
-        return self.device == "cpu" and size <= last_level_cache()
+        """Whether the last cache can hold so many bytes."""
+        return size <= self.cache_bytes
 
     def peak(self, kind: str) -> Ceiling | None:
         """Operations a second of the level that is best at this arithmetic; None: not measured."""
@@ -130,7 +131,7 @@ def roofs(device: str | torch.device | None = None, *, refresh: bool = False) ->
     Raises
     ------
     RuntimeError
-        The compiled extension, which measures a CPU, is not there.
+        The compiled extension, which measures a CPU, is not there; or memory could not be read.
     """
     name = device_of(device)
     path = cache_folder("roofs") / f"{fingerprint(name)}-{name.replace(':', '')}.json"
@@ -139,12 +140,15 @@ def roofs(device: str | torch.device | None = None, *, refresh: bool = False) ->
             return Roofs.model_validate_json(path.read_text())
         except (OSError, ValidationError):
             pass  # not measured yet, or by another version
-    measured = _repeated(_cpu_rates() if name == "cpu" else _gpu_rates(name))
+    with current(name):
+        measured = _repeated(_cpu_rates() if name == "cpu" else _gpu_rates(name))
     rates = {rate: ceiling for rate, ceiling in measured.items() if isinstance(ceiling, Ceiling)}
     refused = {rate: why for rate, why in measured.items() if isinstance(why, str)}
+    if f"read {MEMORY}" not in rates:  # and nothing is kept
+        raise RuntimeError(f"{name} has no memory roof: {refused.get(f'read {MEMORY}')}")
     found = Roofs(
         device=name, fingerprint=fingerprint(name), threads=torch.get_num_threads(),
-        rates=rates, refused=refused,
+        rates=rates, refused=refused, cache_bytes=last_level_cache(name),
     )  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +239,7 @@ def _gpu_rates(device: str) -> dict[str, Rate]:
     def best(call: Callable[[], Any]) -> float:
         return min(_gpu_seconds(call, device) for _ in range(REPETITIONS))
 
-    return torch_rates(device, best, GPU_BYTES, GPU_EDGE)
+    return torch_rates(device, best, MEMORY, GPU_EDGE)
 
 
 def torch_rates(

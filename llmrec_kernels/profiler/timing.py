@@ -105,7 +105,4 @@ def waiter(device: str) -> Call:
 
 def _flusher(device: str) -> Call:
     """Writes a buffer that no cache holds, so that nothing else is left there."""
-    cache = last_level_cache()
-    if device != "cpu":
-        cache = 2 * int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 2**26))
-    return torch.empty(2 * cache, dtype=torch.int8, device=device).zero_
+    return torch.empty(2 * last_level_cache(device), dtype=torch.int8, device=device).zero_

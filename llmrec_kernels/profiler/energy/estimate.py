@@ -22,16 +22,22 @@ from llmrec_kernels.profiler.figures import Figure
 # Watts of a virtual CPU, idle and full: the methodology's averages over the processors of AWS,
 # 2021. Servers of that time went from 0.5 to 3 W idle and from 1.7 to 8.6 W full.
 IDLE_WATTS, FULL_WATTS = 0.74, 3.5
+LEAST_WATTS, MOST_WATTS = 0.5, 8.6
 SOURCE = "Cloud Carbon Footprint's average of AWS, 2021"
 
 
 @dataclass(frozen=True)
 class Watts:
-    """The power of a device, idle and with all its parts at work, and who says so."""
+    """The power of a device, idle and with all its parts at work, and who says so.
+
+    `least` and `most` are what the idle and the full one can be where these are averages.
+    """
 
     idle: float
     full: float
     source: str
+    least: float
+    most: float
 
     @classmethod
     def given(cls, name: str, watts: tuple[float, float]) -> Watts:
@@ -41,12 +47,13 @@ class Watts:
                 f"{name} is {watts}; expected (idle, full) in watts, finite, "
                 "with 0 <= idle <= full and full above 0"
             )
-        return cls(*watts, source=name)
+        return cls(*watts, name, *watts)
 
     @classmethod
     def of_cpus(cls, count: int) -> Watts:
         """Of so many logical CPUs of a server."""
-        return cls(IDLE_WATTS * count, FULL_WATTS * count, SOURCE)
+        each = (LEAST_WATTS * count, MOST_WATTS * count)
+        return cls(IDLE_WATTS * count, FULL_WATTS * count, SOURCE, *each)
 
     def __str__(self) -> str:
         return f"{self.idle:.3g} W idle to {self.full:.3g} W full ({self.source})"
@@ -79,14 +86,14 @@ class Estimate(Window):
     @override
     def gross(self) -> Figure:
         idle, full = self._watts.idle, self._watts.full
-        watts = Joules(idle + self._load() * (full - idle), idle, full)
+        watts = Joules(idle + self._load() * (full - idle), self._watts.least, self._watts.most)
         return watts.times(self.seconds).figure("estimated", self._how())
 
     @override
     def net(self, idle: Window | None) -> Figure:
         """The part that comes with load; what is known of the device tells it, no idle window."""
         span = self._watts.full - self._watts.idle
-        watts = Joules(self._load() * span, 0.0, span)
+        watts = Joules(self._load() * span, 0.0, self._watts.most - self._watts.least)
         return watts.times(self.seconds).figure("estimated", f"{self._how()}, without idle")
 
     @abstractmethod

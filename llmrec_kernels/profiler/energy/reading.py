@@ -84,7 +84,8 @@ def _cell(figure: Figure) -> str:
 def _sum(figures: dict[str, Figure]) -> Figure:
     missing = "; ".join(f"{name}: {f.method}" for name, f in figures.items() if f.value is None)
     known = {name: figure for name, figure in figures.items() if figure.value is not None}
-    if not known:
+    lost = figures.get("gpu")  # it is there where a GPU works: the rest would be told as all
+    if not known or (lost is not None and lost.value is None):
         return Figure.unavailable("J", missing)
     return Figure(
         value=_added([figure.value for figure in known.values()]),
@@ -92,7 +93,7 @@ def _sum(figures: dict[str, Figure]) -> Figure:
         quality=max((figure.quality for figure in known.values()), key=_WORSE.index),
         method=" + ".join(known) + (f", without {missing}" if missing else ""),
         low=_added([figure.low for figure in known.values()]),
-        high=_added([figure.high for figure in known.values()]),
+        high=None if missing else _added([figure.high for figure in known.values()]),
     )
 
 
