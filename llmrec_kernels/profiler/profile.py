@@ -113,7 +113,7 @@ def _profile(
 ) -> Report:
     fn()
     before = environment.collect(where)  # a GPU's clock rises with its first work
-    counter, outside = _counted(fn)
+    counter = _counted(fn)
     samples = sample(fn, min_time, where, cache)
     wall = timing(samples.wall, samples.calls_per_sample)
     energy, notes = energy_of_call(fn, wall.median, energy_window, where)
@@ -148,7 +148,7 @@ def _profile(
             *missing,
             *notes,
             *environment.disturbances(before, after),
-            *gaps(counter, outside),
+            *gaps(counter, 1 - counter.seconds / wall.median),
             *([] if roof is None else _stand_ins(counter, roof)),
             *([HOT_ENERGY] if cache == "cold" else []),
         ],
@@ -180,13 +180,11 @@ def _checked(
     return environment.device_of(device)
 
 
-def _counted(fn: Callable[[], Any]) -> tuple[CostCounter, float]:
-    """The counted work of a call, and the share of its time that no counted operator took."""
+def _counted(fn: Callable[[], Any]) -> CostCounter:
     counter = CostCounter(details=True)
-    began = time.perf_counter()
     with counter:
         fn()
-    return counter, 1 - counter.seconds / (time.perf_counter() - began)
+    return counter
 
 
 def energy_of_call(
