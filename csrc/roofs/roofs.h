@@ -42,7 +42,7 @@ RoofLoops roofs_neon();
 // std::invalid_argument where the machine or the level has no such loop.
 double read_roof(RoofLevel level, int64_t bytes, int64_t repetitions, const Parallel& parallel);
 
-// The same of copying one such buffer to another: bytes read and bytes written.
+// The same of copying one such buffer to another, once in a repetition: bytes read and written.
 double copy_roof(RoofLevel level, int64_t bytes, int64_t repetitions, const Parallel& parallel);
 
 // Multiply-adds per second of all threads together, the best of several slices of time.
