@@ -1,5 +1,8 @@
-"""Vectors with external ids: add, update, remove, and search exactly."""
+"""Vectors with external ids: add, update, remove, and search exactly, in any number of threads."""
 
-from llmrec_kernels.index.index import STORAGES, ItemIndex
+from llmrec_kernels.index.encode import STORAGES
+from llmrec_kernels.index.index import ItemIndex
+from llmrec_kernels.index.snapshot import Snapshot
+from llmrec_kernels.index.stats import IndexStats
 
-__all__ = ["STORAGES", "ItemIndex"]
+__all__ = ["STORAGES", "IndexStats", "ItemIndex", "Snapshot"]

@@ -58,6 +58,14 @@ class PackedItems(RowStore):
     ) -> None:
         self._room = Room(Rows(data, scale, bias, bits, dim, inverse_norms, sketch))
 
+    @staticmethod
+    def of(rows: Rows) -> PackedItems:
+        """Rows that have their inverse norms, held as they are."""
+        assert rows.inverse_norms is not None
+        return PackedItems(
+            rows.data, rows.scale, rows.bias, rows.bits, rows.dim, rows.inverse_norms, rows.sketch
+        )
+
     def rows(self) -> Rows:
         """As the operators' schemas carry it."""
         return self._room.rows()
@@ -226,7 +234,7 @@ class PackedItems(RowStore):
         """
         places = checks.id_array("positions", positions, "[n]").to(self.device)
         contents.in_range("positions", places, len(self))
-        return _of(self._room.take(places))
+        return PackedItems.of(self._room.take(places))
 
     def _places(self, positions: Any) -> Tensor:
         places = checks.id_array("positions", positions, "[n]").to(self.device)
@@ -288,7 +296,7 @@ def pack(items: Any, *, backend: str | None = None) -> PackedItems:
     >>> len(pack(torch.eye(3)))
     3
     """
-    return _of(_packed(rows_of("items", items), backend))
+    return PackedItems.of(_packed(rows_of("items", items), backend))
 
 
 def _packed(rows: Rows, backend: str | None) -> Rows:
@@ -301,13 +309,6 @@ def _packed(rows: Rows, backend: str | None) -> Rows:
         for numbers in (rows.scale, rows.bias)
     )
     return Rows(data, scale, bias, rows.bits, rows.dim, inverse_norms, Sketch(*sketch))
-
-
-def _of(rows: Rows) -> PackedItems:
-    assert rows.inverse_norms is not None
-    return PackedItems(
-        rows.data, rows.scale, rows.bias, rows.bits, rows.dim, rows.inverse_norms, rows.sketch
-    )
 
 
 def _storage(rows: Rows) -> str:

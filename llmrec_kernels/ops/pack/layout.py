@@ -40,21 +40,33 @@ def interleave(codes: Tensor) -> Tensor:
     (torch.Size([1, 2, 16, 4]), [[1, 2, 3, 4], [6, 7, 8, 9]], [[5, 0, 0, 0], [10, 0, 0, 0]])
     """
     count, dim = codes.shape
-    filled = pad(codes, (0, -dim % GROUP, 0, -count % LANES))
-    by_block = filled.view(blocks(count), LANES, groups(dim), GROUP)
-    return by_block.transpose(1, 2).contiguous()
+    rows = pad(codes, (0, -dim % GROUP)).contiguous().flatten().view(torch.int32)
+    return interleave_words(rows.view(count, groups(dim)))
+
+
+def interleave_words(rows: Tensor) -> Tensor:
+    """The same of codes that are words already, [n, groups] int32."""
+    count, width = rows.shape
+    filled = pad(rows, (0, 0, 0, -count % LANES))
+    by_block = filled.new_empty(blocks(count), width, LANES)
+    by_block.copy_(filled.view(blocks(count), LANES, width).transpose(1, 2))
+    return by_block.view(torch.int8).view(blocks(count), width, LANES, GROUP)
 
 
 def take(codes: Tensor, positions: Tensor) -> Tensor:
     """The codes of the rows at these positions, as codes of their own."""
-    words = _words(codes)[positions // LANES, positions % LANES]
-    return interleave(words.view(torch.int8))
+    return interleave_words(words(codes, positions))
+
+
+def words(codes: Tensor, positions: Tensor) -> Tensor:
+    """The codes of the rows at these positions, row by row, [n, groups] int32."""
+    return _words(codes)[positions // LANES, positions % LANES]
 
 
 def replace(codes: Tensor, positions: Tensor, new: Tensor) -> None:
     """Overwrite the rows at these positions with the first rows of `new`."""
-    words = _words(new).flatten(0, 1)[: positions.shape[0]]
-    _words(codes)[positions // LANES, positions % LANES] = words
+    rows = _words(new).flatten(0, 1)[: positions.shape[0]]
+    _words(codes)[positions // LANES, positions % LANES] = rows
 
 
 def append(codes: Tensor, start: int, new: Tensor, count: int) -> None:

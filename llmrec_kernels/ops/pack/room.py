@@ -6,15 +6,18 @@ The tensors have more rows than are in use. Adding rows doubles them when the ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from llmrec_kernels import _memory
 from llmrec_kernels.ops.pack import layout
 from llmrec_kernels.ops.rows import Rows, Sketch, indexable
 
 SMALLEST = 16  # rows that there is always room for, once there was any
+GATHERED = 2048  # rows copied at a time, whole blocks
 
 
 def capacity(room: int, count: int) -> int:
@@ -38,7 +41,7 @@ def resized(column: Tensor, room: int, kept: int) -> Tensor:
     Nor does it become one of inference mode's tensors, which could be changed in that mode only.
     """
     with torch.inference_mode(False), torch.no_grad():
-        copy = torch.empty(room, *column.shape[1:], dtype=column.dtype, device=column.device)
+        copy = _memory.empty((room, *column.shape[1:]), column.dtype, column.device)
         copy[:kept] = column[:kept]
     return copy
 
@@ -55,7 +58,7 @@ class Room:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._held = rows
+        self._held = self._used = rows
         self.count = rows.data.shape[0]
 
     @property
@@ -65,16 +68,24 @@ class Room:
 
     def rows(self) -> Rows:
         """The rows without the room: views."""
-        if self.count == self._held.data.shape[0]:
-            return self._held
-        used = layout.blocks(self.count)
-        return _mapped(self._held, lambda t: t[: self.count], lambda codes: codes[:used])
+        return self._used
+
+    def reserve(self, more: int) -> None:
+        """Have room for `more` rows behind the last, so that `append` needs no memory."""
+        self._fit(self.count + more)
+
+    def _use(self, count: int) -> None:
+        self.count = count
+        if count == self._held.data.shape[0]:
+            self._used = self._held
+            return
+        used = layout.blocks(count)
+        with torch.inference_mode(False):  # of whose tensors no other mode may take views
+            self._used = _mapped(self._held, lambda t: t[:count], lambda codes: codes[:used])
 
     def take(self, positions: Tensor) -> Rows:
         """Copies of the rows at these positions."""
-        return _mapped(
-            self._held, lambda t: t[positions], lambda codes: layout.take(codes, positions)
-        )
+        return taken(self._held, positions)
 
     def append(self, rows: Rows) -> None:
         """Put rows behind the last."""
@@ -85,7 +96,7 @@ class Room:
                 column[start:count] = new
             if self._held.sketch is not None and rows.sketch is not None:
                 layout.append(self._held.sketch.codes, start, rows.sketch.codes, count - start)
-        self.count = count
+        self._use(count)
 
     def replace(self, positions: Tensor, rows: Rows) -> None:
         """Overwrite the rows at these positions, each of them once."""
@@ -105,21 +116,78 @@ class Room:
         if self._held.sketch is not None:
             with torch.inference_mode():
                 layout.truncate(self._held.sketch.codes, left)
-        self.count = left
+        self._use(left)
         self._fit(left)
         return moving, holes
 
     def _fit(self, count: int) -> None:
-        held = self._held.data.shape[0]
-        room = capacity(held, count)
-        if room == held:
-            return
-        kept = min(self.count, count)
+        room = capacity(self._held.data.shape[0], count)
+        if room != self._held.data.shape[0]:
+            self.resize(room)
+
+    def resize(self, room: int) -> None:
+        """Have room for exactly so many rows."""
+        kept = min(self.count, room)
         self._held = _mapped(
             self._held,
             lambda t: resized(t, room, kept),
             lambda codes: resized(codes, layout.blocks(room), layout.blocks(kept)),
         )
+        self._use(kept)
+
+
+class Piece(NamedTuple):
+    """Rows that come to lie among those of other packs.
+
+    Parameters
+    ----------
+    rows : Rows
+        With inverse norms and a sketch.
+    sources, targets : Tensor, [n] int64
+        Their positions, and those that they get; both ascending.
+    """
+
+    rows: Rows
+    sources: Tensor
+    targets: Tensor
+
+    def within(self, start: int, stop: int) -> Piece:
+        """What goes to targets `start .. stop - 1`, with targets counted from `start`."""
+        bounds = torch.tensor([start, stop], device=self.targets.device)
+        low, high = torch.searchsorted(self.targets, bounds).tolist()
+        return Piece(self.rows, self.sources[low:high], self.targets[low:high] - start)
+
+
+def taken(rows: Rows, positions: Tensor) -> Rows:
+    """Copies of the rows at these positions."""
+    return _mapped(
+        rows, lambda t: t.index_select(0, positions), lambda codes: layout.take(codes, positions)
+    )
+
+
+def gathered(pieces: Sequence[Piece]) -> Rows:
+    """Rows of several packs of one kind as one; all targets together are 0 .. n - 1."""
+    count = sum(piece.targets.shape[0] for piece in pieces)
+    held = Room(_mapped(pieces[0].rows, lambda t: t[:0], lambda codes: codes[:0]))
+    held.resize(count)
+    held._use(count)
+    result = held.rows()
+    assert result.sketch is not None
+    columns, codes = _columns(result), result.sketch.codes
+    with torch.inference_mode():
+        for start in range(0, count, GATHERED):
+            stop = min(start + GATHERED, count)
+            # Codes have no rows that could be copied: whole blocks are made at a time.
+            words = codes.new_empty(stop - start, codes.shape[1], dtype=torch.int32)
+            for rows, sources, targets in (piece.within(start, stop) for piece in pieces):
+                assert rows.sketch is not None
+                for column, old in zip(columns, _columns(rows), strict=True):
+                    column[start:stop].index_copy_(0, targets, old.index_select(0, sources))
+                words.index_copy_(0, targets, layout.words(rows.sketch.codes, sources))
+            blocks = layout.interleave_words(words)
+            first = start // layout.LANES
+            codes[first : first + blocks.shape[0]] = blocks
+    return result
 
 
 def _columns(rows: Rows) -> list[Tensor]:
