@@ -4,6 +4,9 @@
 //
 // Items that nobody may have get NaN for a weight, which passes no comparison, and strips with
 // none but those are left out. Items without a sketch are sketched here, and checked.
+//
+// Nothing behind the last item is read, its block's other lanes neither: another thread may be
+// appending items there, which later searches are told of.
 #pragma once
 
 #include <algorithm>
@@ -124,7 +127,8 @@ class Chunk {
     strips_.push_back(strip);
   }
 
-  // The block of a sketch. The last ones are copied to where tiles may read past their end.
+  // The block of a sketch, or a copy of it: of the last block where items do not fill it, and at
+  // levels whose tiles read past a block's end, of any that too few full blocks follow.
   const int8_t* known(int64_t first, int64_t number, Block& block) {
     const int64_t count = std::min(kBlock, args_.items.count - first);
     if (count < kBlock) block = {};
@@ -132,12 +136,22 @@ class Chunk {
     std::copy_n(args_.sketch.residual + first, count, block.residual);
     if (!args_.cosine) std::copy_n(args_.items.inverse_norms + first, count, block.inverse);
     const int64_t bytes = block_bytes(args_.items.dim);
-    const int8_t* codes = args_.sketch.codes + first / kBlock * bytes;
-    const int64_t all = (args_.items.count + kBlock - 1) / kBlock * bytes;
-    const bool inside = first / kBlock * bytes + padded_to(bytes, kSpare) <= all;
-    if (Isa::kDepth == 4 || inside) return codes;
-    std::copy_n(codes, bytes, codes_ + number * bytes);
-    return codes_ + number * bytes;
+    const int64_t begin = first / kBlock * bytes, full = args_.items.count / kBlock * bytes;
+    const int64_t end = begin + (Isa::kDepth == 4 ? bytes : padded_to(bytes, kSpare));
+    const int8_t* codes = args_.sketch.codes + begin;
+    if (end <= full) return codes;
+    int8_t* copy = codes_ + number * bytes;
+    copy_lanes(codes, count, bytes, copy);
+    return copy;
+  }
+
+  // A block's lanes below `count`, and zeros for the others.
+  static void copy_lanes(const int8_t* codes, int64_t count, int64_t bytes, int8_t* copy) {
+    constexpr int64_t kLane = 4, kGroup = kLane * kBlock;  // bytes
+    for (int64_t group = 0; group < bytes; group += kGroup) {
+      std::copy_n(codes + group, count * kLane, copy + group);
+      std::fill_n(copy + group + count * kLane, (kBlock - count) * kLane, int8_t{0});
+    }
   }
 
   const int8_t* sketched(int64_t first, int64_t number, Block& block, FirstBad& bad) {
@@ -241,7 +255,7 @@ class Chunk {
   std::vector<Strip> strips_;
   std::vector<int32_t> slots_;
   Lanes all_;
-  int8_t* codes_;  // of items that came without, or of the last blocks
+  int8_t* codes_;  // of items that came without, or of the last blocks: known()
   std::vector<float> scratch_;
 };
 

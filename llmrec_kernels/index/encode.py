@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from llmrec_kernels.ops import pack, quantize
+from llmrec_kernels.ops import QuantizedTable, pack, quantize
 from llmrec_kernels.ops.rows import Rows
 
 STORAGES = ("float32", "float16", "bfloat16", "int8", "int4")
@@ -27,6 +28,14 @@ def encode(vectors: Tensor, storage: str, numbers: Tensor | None = None) -> Rows
         if numbers is not None:
             text = re.sub(r"\brow (\d+)", lambda row: f"row {int(numbers[int(row[1])])}", text)
         raise ValueError(text) from error
+
+
+def stored(columns: Mapping[str, Tensor], storage: str, dim: int) -> Rows:
+    """Rows of what was kept of them before."""
+    if storage in _FLOATS:
+        return pack(columns["data"]).rows()
+    table = QuantizedTable(columns["data"], columns["scale"], columns["bias"], storage, dim)
+    return pack(table).rows()
 
 
 def _encode(vectors: Tensor, storage: str) -> Rows:

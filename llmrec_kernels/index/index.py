@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from llmrec_kernels.index.encode import STORAGES, encode
+from llmrec_kernels.index.encode import STORAGES
+from llmrec_kernels.index.errors import IndexFormatError
+from llmrec_kernels.index.home import Home, keeping, save
+from llmrec_kernels.index.intake import Intake, unique
+from llmrec_kernels.index.journal import Change, Log, Reader
+from llmrec_kernels.index.layout import Kind
+from llmrec_kernels.index.manifest import Manifest, read
+from llmrec_kernels.index.saved import Save, open_parts
 from llmrec_kernels.index.segment import Entries, Ids, Segment
 from llmrec_kernels.index.snapshot import Snapshot
 from llmrec_kernels.index.stats import IndexStats
-from llmrec_kernels.index.store import LARGEST, Store
+from llmrec_kernels.index.store import Store
 from llmrec_kernels.index.version import Places
-from llmrec_kernels.ops import TopK, checks, contents
+from llmrec_kernels.ops import TopK, checks
 from llmrec_kernels.ops.cosine_topk import METRICS
 
 __all__ = ["STORAGES", "ItemIndex"]
@@ -70,10 +79,13 @@ class ItemIndex:
         checks.choice("metric", metric, METRICS)
         checks.choice("storage", storage, STORAGES)
         self.metric, self.storage = metric, storage
-        self.dim = checks.positive_int("dim", dim)
-        self.device = torch.device(device)
-        self._store = Store(encode(torch.empty(0, dim, device=self.device), storage))
-        self._changing = threading.RLock()
+        self.dim, self.device = checks.positive_int("dim", dim), torch.device(device)
+        self._intake = Intake(self.dim, storage, self.device)
+        self._store = Store(self._intake.empty().rows)
+        self._changing = threading.RLock()  # a change, and what must not fall between two
+        self._saving = threading.Lock()
+        self._home: Home | None = None
+        self._closed = False
 
     @property
     def version(self) -> int:
@@ -138,21 +150,17 @@ class ItemIndex:
             ...
         ValueError: ids holds 2, which is in the index already; update changes it
         """
-        new, order = _unique(ids)
-        rows = self._vectors(vectors, new.shape[0])
-        biases = self._numbers("bias", bias, new.shape[0])
-        scales = self._numbers("scale", scale, new.shape[0])
-        entries = self._entries(new, order, rows, biases, scales)
+        given = self._intake.given(ids, vectors, bias, scale)
+        entries = self._intake.added(given)
         with self._changing:
-            self._store.make_room(new.shape[0])
-            there = self._store.version.find(new).part >= 0
+            self._store.make_room(given.ids.shape[0])
+            there = self._store.version.find(given.ids).part >= 0
             if there.any():
                 raise ValueError(
-                    f"ids holds {new[there.argmax()]}, which is in the index already; "
+                    f"ids holds {given.ids[there.argmax()]}, which is in the index already; "
                     "update changes it"
                 )
-            self._store.change(entries, None)
-            self._store.tidy()
+            self._change(entries, None)
 
     def update(self, ids: Any, vectors: Any = None, *, bias: Any = None, scale: Any = None) -> None:
         """Change vectors, biases or scales that are there: all of them or none.
@@ -184,18 +192,12 @@ class ItemIndex:
         """
         if vectors is None and bias is None and scale is None:
             raise ValueError("update has nothing to change; give vectors, bias or scale")
-        changed, order = _unique(ids)
-        count = changed.shape[0]
-        given = (
-            None if vectors is None else self._vectors(vectors, count),
-            self._numbers("bias", bias, count),
-            self._numbers("scale", scale, count),
-        )
+        given = self._intake.given(ids, vectors, bias, scale)
         with self._changing:
-            self._store.make_room(count)
-            places = self._store.version.known("ids", changed)
-            self._store.change(self._changed(changed, places, order, *given), places)
-            self._store.tidy()
+            self._store.make_room(given.ids.shape[0])
+            version = self._store.version
+            places = version.known("ids", given.ids)
+            self._change(self._intake.changed(given, version, places), places)
 
     def remove(self, ids: Any) -> None:
         """Remove ids: all of them or none.
@@ -221,11 +223,10 @@ class ItemIndex:
             ...
         IndexError: ids holds 3, which is not in the index
         """
-        removed, _ = _unique(ids)
+        removed, _ = unique(ids)
         with self._changing:
             self._store.make_room(0)
-            self._store.change([], self._store.version.known("ids", removed))
-            self._store.tidy()
+            self._change((), self._store.version.known("ids", removed), removed)
 
     def stats(self) -> IndexStats:
         """Counts and bytes.
@@ -243,7 +244,8 @@ class ItemIndex:
         >>> round(index.stats().bytes_per_item)
         800
         """
-        return self._store.stats(journal_bytes=0)
+        journal = None if self._home is None else self._home.journal
+        return self._store.stats(0 if journal is None else journal.nbytes)
 
     def compact(self) -> None:
         """Write the rows anew, in the order of their ids and without those that were removed.
@@ -251,7 +253,9 @@ class ItemIndex:
         A search then reads as little as it can, and the space of what was removed is free. It is
         never needed: the index does as much by itself when a quarter of the rows of a segment were
         removed. Searches go on meanwhile; changes wait. Beside the index as it was, the new one is
-        in memory until the end.
+        in memory until the end. Where the index is mapped (`load`), what is written anew goes to
+        new files in its folder, a million rows of it at a time in memory, and `save` makes them
+        the index's own.
 
         Examples
         --------
@@ -262,8 +266,18 @@ class ItemIndex:
         >>> index.stats().removed
         0
         """
-        with self._changing:
-            self._store.compact(Segment)
+        with self._saving, self._changing:
+            self._refuse_closed()
+            if self._home is None or not self._home.mapped:
+                self._store.compact(Segment)
+                return
+            folder = self._home.folder
+            with (
+                _sentences(folder),
+                self._home.writing(folder),
+                Save(folder, self._kind) as saving,
+            ):
+                self._store.compact(keeping(saving))
 
     def vectors(self, ids: Any) -> Any:
         """The vectors as they are kept and scored, rounding included, [n, dim] float32.
@@ -343,82 +357,249 @@ class ItemIndex:
         """
         return self.snapshot().search(queries, k, exclude=exclude, allow=allow, precision=precision)
 
-    def _vectors(self, vectors: Any, count: int) -> Tensor:
-        tensor = checks.float_array("vectors", vectors, "[n, dim]")
-        if tensor.shape != (count, self.dim):
-            raise ValueError(
-                f"vectors has shape {list(tensor.shape)}; expected [{count}, {self.dim}], "
-                "a row for each id"
-            )
-        return tensor.detach()
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Put the index into a folder, whole or not at all.
 
-    def _numbers(self, name: str, values: Any, count: int) -> Tensor | None:
-        if values is None:
-            return None
-        tensor = checks.float_array(name, values, "[n]").detach().to(self.device)
-        checks.vector(name, tensor, count, "[n]", self.device)
-        contents.finite(name, tensor.float())
-        return tensor.float()
+        Whatever happens meanwhile, a kill or a power cut, the folder holds the index that was
+        there before or the new one. Only what is not there yet is written: segments that an
+        earlier `save` wrote, or `load` read, stay as they are. Searches and changes go on; what is
+        saved is the version of the moment.
 
-    def _entries(
-        self, ids: Ids, order: Tensor, vectors: Tensor, bias: Tensor | None, scale: Tensor | None
-    ) -> list[Entries]:
-        """Rows as they are kept, in the order of their ids, as many at a time as a segment has."""
-        entries = []
-        for start in range(0, ids.shape[0], LARGEST):
-            part = slice(start, start + LARGEST)
-            numbers = order[part]
-            rows = encode(_rows(vectors, numbers).to(self.device).float(), self.storage, numbers)
-            numbers = numbers.to(self.device)
-            of_part = (None if each is None else each[numbers] for each in (bias, scale))
-            entries.append(Entries(ids[part], rows, *of_part))
-        return entries
+        Parameters
+        ----------
+        path : str or path
+            A folder: new, empty, or with an index in it, which is replaced.
 
-    def _changed(
-        self,
-        ids: Ids,
-        places: Places,
-        order: Tensor,
-        vectors: Tensor | None,
-        bias: Tensor | None,
-        scale: Tensor | None,
-    ) -> list[Entries]:
-        """Items that are there, with what is given in place of what they had."""
-        changed = []
-        for start in range(0, ids.shape[0], LARGEST):
-            part = slice(start, start + LARGEST)
-            old = Places(places.part[part], places.position[part])
-            if vectors is None:
-                new = self._store.version.entries(old)
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to, the disk is full, or another process has the index
+            open for changes (`BlockingIOError`). What was there is as it was.
+        ValueError
+            If the folder holds something else, or (`IndexFormatError`) a damaged index.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> index = ItemIndex(2)
+        >>> index.add([5, 9], torch.eye(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index.save(folder)
+        ...     list(ItemIndex.load(folder))
+        [5, 9]
+        """
+        folder = Path(path).absolute()
+        with self._saving, _sentences(folder):
+            self._refuse_closed()
+            home = self._home or Home(folder, mapped=False)
+            save(folder, home, self._store, self._changing, self._kind, self.metric)
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str], *, mmap: bool = False, device: torch.device | str = "cpu"
+    ) -> ItemIndex:
+        """Read an index from a folder, with the changes of its journal where there is one.
+
+        Parameters
+        ----------
+        path : str or path
+            Where `save` put it.
+        mmap : bool
+            Leave the rows in their files, which the system reads when they are used, and forgets
+            when memory is short: an index may be larger than memory. It opens at once. A search
+            then reads through the files' codes, and takes of memory its results and workspace
+            alone (`cosine_topk`), a byte for each row of a segment (at most 1,048,576) where rows
+            were removed, and 13 bytes for each 65,536 of the files. Changes are in memory until
+            `save` writes them to the same folder. The files must not be cut or written by others.
+        device : str or torch.device
+            Where it is searched.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index.
+        IndexFormatError
+            If it is truncated, damaged, or of something else. Of mapped rows, blocks of 65,536
+            bytes are compared with their checksums when they are first used, so that a search, or
+            whatever else uses them, may raise it.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the journal ends in the middle of a change, as after a kill; that change is dropped.
+        """
+        return _opened(Path(path).absolute(), mmap, torch.device(device))[0]
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        *,
+        journal: bool = True,
+        mmap: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> ItemIndex:
+        """Load an index, and write each change to a journal beside it before it shows.
+
+        What was changed survives a kill of the process at once, and a power cut from the next
+        `sync` or `save` on. `save` to the same folder empties the journal. No other process can
+        open or save the index there until `close`, or the end of this one.
+
+        Parameters
+        ----------
+        path : str or path
+            Where `save` put it.
+        journal : bool
+            Without it, this is `load`.
+        mmap, device
+            As for `load`.
+
+        Raises
+        ------
+        FileNotFoundError, IndexFormatError
+            As `load` does.
+        OSError
+            If the folder cannot be written to, or the index is open for changes elsewhere
+            (`BlockingIOError`).
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> ItemIndex(2).save(folder)
+        >>> with ItemIndex.open(folder) as index:
+        ...     index.add([3], torch.ones(1, 2))
+        >>> list(ItemIndex.load(folder))
+        [3]
+        """
+        folder, there = Path(path).absolute(), torch.device(device)
+        if not journal:
+            return _opened(folder, mmap, there)[0]
+        home = Home(folder, mapped=mmap)
+        with _sentences(folder):
+            read(folder)  # says whether there is an index
+            home.lock()
+            index, found, logs, reader = _opened(folder, mmap, there)
+            home.go_on(logs, reader, found)
+        index._home = home
+        return index
+
+    def sync(self) -> None:
+        """Wait until the disk has all changes that the journal holds; without one, do nothing.
+
+        Examples
+        --------
+        >>> ItemIndex(2).sync()
+        """
+        if self._home is not None and self._home.journal is not None:
+            self._home.journal.sync()
+
+    def close(self) -> None:
+        """Let go of the folder and the journal: no change and no save can follow.
+
+        Examples
+        --------
+        >>> index = ItemIndex(2)
+        >>> index.close()
+        >>> index.add([1], torch.ones(1, 2))
+        Traceback (most recent call last):
+            ...
+        ValueError: the index is closed; open it again to change it
+        """
+        with self._saving, self._changing:
+            self._closed = True
+            if self._home is not None:
+                self._home.close()
+
+    def __enter__(self) -> ItemIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def _kind(self) -> Kind:
+        return Kind(self.dim, self.storage)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ValueError("the index is closed; open it again to change it")
+
+    def _change(
+        self, added: Sequence[Entries], gone: Places | None, removed: Ids | None = None
+    ) -> None:
+        """Make a change, and have it in the journal: both, or neither where anything fails."""
+        self._refuse_closed()
+        number = self._store.version.number + 1
+        log = None if self._home is None else self._home.journal
+        written = False
+
+        def certain() -> None:
+            nonlocal written
+            if log is None:
+                return
+            if removed is not None:
+                log.remove(number, removed)
             else:
-                new = self._entries(ids[part], order[part], vectors, None, None)[0]
-                had = self._store.version.numbers(old)
-                new = Entries(new.ids, new.rows, *had)
-            numbers = order[part].to(self.device)
-            if bias is not None:
-                new = new._replace(bias=bias[numbers])
-            if scale is not None:
-                new = new._replace(scale=scale[numbers])
-            changed.append(new)
-        return changed
+                log.put(number, added)
+            written = True
+
+        try:
+            self._store.change(added, gone, certain)
+        except BaseException:
+            if log is not None and written and self.version < number:
+                log.take_back()
+            raise
+        self._store.tidy()
+
+    def _replay(self, change: Change) -> None:
+        """Make a change that a journal holds."""
+        self._store.make_room(change.ids.shape[0])
+        version = self._store.version
+        if change.columns is None:
+            self._store.change((), version.known("ids", change.ids))
+        else:
+            found = version.find(change.ids)
+            there = found.part >= 0
+            self._store.change(
+                self._intake.stored(change.ids, change.columns, change.bias, change.scale),
+                Places(found.part[there], found.position[there]),
+            )
+        self._store.tidy()
 
 
-def _rows(vectors: Tensor, numbers: Tensor) -> Tensor:
-    """These rows: without a copy where they lie as they should."""
-    first, count = int(numbers[0]), numbers.shape[0]
-    if torch.equal(numbers, torch.arange(first, first + count)):
-        return vectors[first : first + count]
-    return vectors.index_select(0, numbers.to(vectors.device))
+def _opened(
+    folder: Path, mapped: bool, device: torch.device
+) -> tuple[ItemIndex, Manifest, list[Log], Reader]:
+    """An index as it was saved, with what the journals hold."""
+    if mapped and device.type != "cpu":
+        raise ValueError(f"mmap leaves rows in files, which {device} cannot read; expected cpu")
+    found, parts, logs = open_parts(folder, mapped=mapped, device=device)
+    index = ItemIndex(found.dim, metric=found.metric, storage=found.storage, device=device)
+    index._store = Store(index._intake.empty().rows, parts, found.changes)
+    index._home = Home(folder, mapped=mapped)
+    reader = Reader(logs, found.kind, found.changes)
+    try:
+        for change in reader:
+            index._replay(change)
+    except (IndexError, ValueError) as error:
+        raise IndexFormatError(
+            f"{folder}: a change of the journal cannot be made: {error}"
+        ) from error
+    return index, found, logs, reader
 
 
-def _unique(ids: Any) -> tuple[Ids, Tensor]:
-    """Ids in ascending order, and where each was."""
-    values = checks.id_array("ids", ids, "[n]").cpu().numpy()
-    order = values.argsort(kind="stable")
-    values = values[order]
-    twice = values[1:] == values[:-1]
-    if twice.any():
-        raise ValueError(
-            f"ids holds {values[twice.argmax()]} more than once; expected each id once"
-        )
-    return values, torch.from_numpy(order)
+@contextmanager
+def _sentences(folder: Path) -> Iterator[None]:
+    """Say of a system's error what it means here."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.filename2 is None and error.errno is None:
+            raise
+        if isinstance(error, FileNotFoundError | BlockingIOError | FileExistsError):
+            raise
+        raise OSError(
+            error.errno,
+            f"{folder} cannot be written to ({error.strerror}); the index and what was saved "
+            "before are as they were",
+        ) from error

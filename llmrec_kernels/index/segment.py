@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.cost import nbytes
+from llmrec_kernels.index.manifest import SegmentRecord
 from llmrec_kernels.index.removals import Positions, Removals
 from llmrec_kernels.ops import PackedItems
 from llmrec_kernels.ops.pack.room import Piece, gathered
@@ -66,6 +67,7 @@ class Segment:
         self._entries, self._proof = entries, proof
         self.count = entries.ids.shape[0]
         self.removals = Removals()
+        self.files: dict[str, SegmentRecord] = {}  # where it was saved, by folder
 
     @cached_property
     def host_ids(self) -> Ids:

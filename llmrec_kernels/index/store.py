@@ -121,6 +121,17 @@ class Store:
             parts.append(Part(Segment(merged([(last.block, last.left())])), 0))
         self._start_tail(parts)
 
+    def reclaim(self, keep: Callable[[Entries], Segment]) -> None:
+        """Write mapped segments anew of which a quarter was removed: `tidy` leaves them alone."""
+        parts = [
+            Part(keep(merged([(part.block, part.left())])), 0)
+            if part.block.mapped and _is_wasteful(part)
+            else part
+            for part in self.version.parts[:-1]
+            if part.live
+        ]
+        self._publish(parts)
+
     def replace(self, old: Segment, new: Segment) -> None:
         """Have the same rows from elsewhere, if they are still there."""
         parts = [
@@ -158,7 +169,7 @@ class Store:
         *parts, last = self.version.parts
         whole = [part for part in parts if part.live]
         for number, part in enumerate(whole):
-            if not part.block.mapped and 4 * part.removed >= part.block.count:
+            if not part.block.mapped and _is_wasteful(part):
                 whole[number] = Part(Segment(merged([(part.block, part.left())])), 0)
         while (alike := _alike(whole)) >= FAN:
             pieces = [(part.block, part.left()) for part in whole[-alike:]]
@@ -205,6 +216,10 @@ def _alike(parts: Sequence[Part]) -> int:
 def _size(part: Part) -> int:
     """Which power of the fan: rows that are merged come to be of the next one."""
     return int(math.log(max(1.0, part.live / TAIL), FAN) + 1e-9)
+
+
+def _is_wasteful(part: Part) -> bool:
+    return 4 * part.removed >= part.block.count
 
 
 def _is_compact(part: Part) -> bool:

@@ -70,18 +70,6 @@ std::string text(const char* format, Values... values) {
   return line;
 }
 
-std::string describe(const char* level, Form form, const Setting& setting) {
-  constexpr const char* forms[] = {"plain", "with norms", "packed"};
-  const TopkTuning& tuning = setting.tuning;
-  return text(
-      "level %s, %s, k %lld, threads %lld, capacity %lld, chunk %lld, round %lld, "
-      "caution %g",
-      level, forms[static_cast<int>(form)], static_cast<long long>(setting.k),
-      static_cast<long long>(setting.threads), static_cast<long long>(tuning.capacity),
-      static_cast<long long>(tuning.chunk_bytes), static_cast<long long>(tuning.round_queries),
-      tuning.caution);
-}
-
 Parallel threads_of(const Setting& setting) {
   return setting.threads < 0 ? promised_threads(-setting.threads) : on_threads(setting.threads);
 }
@@ -118,10 +106,7 @@ Packed packed_by(PackKernel* kernel, const Items& items, int64_t threads) {
   return packed;
 }
 
-Result search(TopkKernel* kernel, const Problem& problem, const Packed& packed, Form form,
-              const Setting& setting, bool exact) {
-  const auto slots = static_cast<size_t>(problem.count * setting.k + kGuard);
-  Result result{std::vector<float>(slots, kScoreGuard), std::vector<int64_t>(slots, kIdGuard)};
+TopkArguments arguments_of(const Problem& problem, const Packed& packed, Form form) {
   TopkArguments args;
   args.queries = problem.queries.data();
   args.count = problem.count;
@@ -132,9 +117,7 @@ Result search(TopkKernel* kernel, const Problem& problem, const Packed& packed, 
     args.items.stride = problem.items.row_bytes();
     args.sketch = {packed.codes.data(), packed.unit_scale.data(), packed.residual.data()};
   }
-  args.k = setting.k;
   args.cosine = problem.cosine;
-  args.exact = exact;
   args.item_bias = problem.item_bias.empty() ? nullptr : problem.item_bias.data();
   args.item_scale = problem.item_scale.empty() ? nullptr : problem.item_scale.data();
   const Filters& filters = problem.filters;
@@ -143,11 +126,38 @@ Result search(TopkKernel* kernel, const Problem& problem, const Packed& packed, 
   for (const auto& [lists, to] : {std::pair{&filters.exclude, &args.filters.exclude},
                                   std::pair{&filters.allow, &args.filters.allow}})
     if (!lists->offsets.empty()) *to = {lists->ids.data(), lists->offsets.data()};
+  return args;
+}
+
+Result search(TopkKernel* kernel, const TopkArguments& what, const Setting& setting) {
+  const auto slots = static_cast<size_t>(what.count * setting.k + kGuard);
+  Result result{std::vector<float>(slots, kScoreGuard), std::vector<int64_t>(slots, kIdGuard)};
+  TopkArguments args = what;
+  args.k = setting.k;
   args.scores = result.scores.data();
   args.ids = result.ids.data();
   args.tuning = setting.tuning;
   kernel(args, threads_of(setting));
   return result;
+}
+
+Result search(TopkKernel* kernel, const Problem& problem, const Packed& packed, Form form,
+              const Setting& setting, bool exact) {
+  TopkArguments args = arguments_of(problem, packed, form);
+  args.exact = exact;
+  return search(kernel, args, setting);
+}
+
+std::string describe(const char* level, Form form, const Setting& setting) {
+  constexpr const char* forms[] = {"plain", "with norms", "packed"};
+  const TopkTuning& tuning = setting.tuning;
+  return text(
+      "level %s, %s, k %lld, threads %lld, capacity %lld, chunk %lld, round %lld, "
+      "caution %g",
+      level, forms[static_cast<int>(form)], static_cast<long long>(setting.k),
+      static_cast<long long>(setting.threads), static_cast<long long>(tuning.capacity),
+      static_cast<long long>(tuning.chunk_bytes), static_cast<long long>(tuning.round_queries),
+      tuning.caution);
 }
 
 std::string compare(const Problem& problem, const Ranking& ranking, const Setting& setting,

@@ -51,8 +51,14 @@ struct Result {
 };
 constexpr int64_t kGuard = 16;
 
+// What is searched, but for how.
+TopkArguments arguments_of(const Problem& problem, const Packed& packed, Form form);
+
+Result search(TopkKernel* kernel, const TopkArguments& what, const Setting& setting);
 Result search(TopkKernel* kernel, const Problem& problem, const Packed& packed, Form form,
               const Setting& setting, bool exact = true);
+
+std::string describe(const char* level, Form form, const Setting& setting);
 
 // What is wrong with a result; empty if nothing is.
 std::string compare(const Problem& problem, const Ranking& ranking, const Setting& setting,

@@ -45,6 +45,7 @@ constexpr Group kGroups[] = {
     {"widest", llmrec::driver::check_widest},
     {"bad input", llmrec::driver::check_bad_input},
     {"concurrency", llmrec::driver::check_concurrency},
+    {"appends", llmrec::driver::check_appends},
     {"roofs", llmrec::driver::check_roofs},
 };
 

@@ -84,6 +84,167 @@ bool too_large(const Checker& checker, const Spec& spec) {
   return work > (checker.options().quick ? 1'500'000 : 300'000'000);
 }
 
+// A packed problem whose rows one thread appends, and removes, while others search those that were
+// there before. Whatever was not appended yet is NaN.
+class Growing {
+ public:
+  explicit Growing(const Problem& problem)
+      : problem_(problem), whole_(problem), there_(whole_), removed_(problem.items.count) {
+    there_.each_array(there_, [](const auto&, auto& to) {
+      if (!to.empty()) std::memset(to.data(), 0xff, to.size() * sizeof to[0]);
+    });
+    std::fill(there_.packed.codes.begin(), there_.packed.codes.end(), int8_t{-1});
+  }
+
+  // The writer's.
+  void append(int64_t rows) {
+    const int64_t first = count_.load(std::memory_order_relaxed);
+    for (int64_t row = first; row < first + rows; ++row) copy(row);
+    count_.store(first + rows, std::memory_order_release);
+  }
+
+  void remove(int64_t row) {
+    const int64_t already = removals_.load(std::memory_order_relaxed);
+    removed_[already] = row;
+    removals_.store(already + 1, std::memory_order_release);
+  }
+
+  // Everyone's.
+  const Problem& problem() const { return problem_; }
+  int64_t most() const { return problem_.items.count; }
+  int64_t count() const { return count_.load(std::memory_order_acquire); }
+
+  // In order.
+  std::vector<int64_t> removed() const {
+    const int64_t count = removals_.load(std::memory_order_acquire);
+    std::vector<int64_t> ids(removed_.begin(), removed_.begin() + count);
+    std::sort(ids.begin(), ids.end());
+    return ids;
+  }
+
+  // Of a search of the first `count` rows.
+  TopkArguments arguments(int64_t count) const {
+    TopkArguments args = arguments_of(problem_, there_.packed, Form::packed);
+    args.items.count = count;
+    args.items.scale = there_.scale.data();
+    args.items.bias = there_.bias.data();
+    if (args.item_bias != nullptr) args.item_bias = there_.item_bias.data();
+    if (args.item_scale != nullptr) args.item_scale = there_.item_scale.data();
+    return args;
+  }
+
+ private:
+  struct Table {
+    Packed packed;
+    std::vector<char> scale, bias;
+    std::vector<float> item_bias, item_scale;
+
+    explicit Table(const Problem& problem)
+        : packed(packed_by(pack_scalar, problem.items, 1)),
+          scale(problem.items.scale),
+          bias(problem.items.bias),
+          item_bias(problem.item_bias),
+          item_scale(problem.item_scale) {}
+
+    // Each array that has its rows one after the other, with the same of another table.
+    template <class Use>
+    void each_array(Table& other, const Use& use) const {
+      use(packed.data, other.packed.data);
+      use(packed.inverse_norms, other.packed.inverse_norms);
+      use(packed.unit_scale, other.packed.unit_scale);
+      use(packed.residual, other.packed.residual);
+      use(scale, other.scale);
+      use(bias, other.bias);
+      use(item_bias, other.item_bias);
+      use(item_scale, other.item_scale);
+    }
+  };
+
+  void copy(int64_t row) {
+    whole_.each_array(there_, [&](const auto& from, auto& to) {
+      const int64_t width = static_cast<int64_t>(from.size()) / most();
+      std::copy_n(from.begin() + row * width, width, to.begin() + row * width);
+    });
+    constexpr int64_t kLanes = 16, kBytes = 4;  // of a lane, for four dimensions
+    const int64_t groups = (problem_.items.dim + 3) / 4;
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t place = ((row / kLanes * groups + group) * kLanes + row % kLanes) * kBytes;
+      std::copy_n(whole_.packed.codes.begin() + place, kBytes, there_.packed.codes.begin() + place);
+    }
+  }
+
+  const Problem& problem_;
+  const Table whole_;
+  Table there_;
+  std::vector<int64_t> removed_;
+  std::atomic<int64_t> count_{0}, removals_{0};
+};
+
+// The first `count` items of a ranking, without those that were removed.
+Ranking rest_of(Ranking ranking, int64_t count, const std::vector<int64_t>& removed) {
+  for (auto& row : ranking)
+    std::erase_if(row, [&](const Ranked& each) {
+      return each.id >= count || std::binary_search(removed.begin(), removed.end(), each.id);
+    });
+  return ranking;
+}
+
+// Rules out what was removed: with a flag for each item, or with a list for each query.
+Filters without(const std::vector<int64_t>& removed, int64_t count, int64_t queries, bool flags) {
+  Filters filters;
+  if (flags) {
+    filters.allowed.assign(static_cast<size_t>(count), 1);
+    for (const int64_t id : removed)
+      if (id < count) filters.allowed[id] = 0;
+    return filters;
+  }
+  filters.exclude.offsets.push_back(0);
+  for (int64_t query = 0; query < queries; ++query) {
+    filters.exclude.ids.insert(filters.exclude.ids.end(), removed.begin(), removed.end());
+    filters.exclude.offsets.push_back(static_cast<int64_t>(filters.exclude.ids.size()));
+  }
+  return filters;
+}
+
+// Appends all rows, mostly one at a time. Waits now and then until searches have begun, in a way
+// that says nothing to ThreadSanitizer of what is ordered with them.
+void append_all(Growing& table, const std::atomic<int64_t>& begun, Random random) {
+  for (int64_t count = 0; count < table.most();) {
+    const int64_t rows = random.chance(0.7) ? 1 : 1 + random.below(40);
+    table.append(std::min(rows, table.most() - count));
+    count = table.count();
+    if (random.chance(0.4)) table.remove(random.below(count));
+    const int64_t awaited = begun.load(std::memory_order_relaxed) + random.below(4);
+    while (count < table.most() && begun.load(std::memory_order_relaxed) < awaited)
+      std::this_thread::yield();
+  }
+}
+
+// Searches what rows there are until all were; says what was wrong first, if anything was.
+std::string search_all(const Growing& table, const std::vector<TestedLevel>& levels,
+                       const Ranking& ranking, std::atomic<int64_t>& begun, Random random) {
+  const Problem& problem = table.problem();
+  std::string first;
+  for (int64_t count = -1; count < table.most();) {
+    count = table.count();
+    const std::vector<int64_t> removed = table.removed();
+    begun.fetch_add(1, std::memory_order_relaxed);
+    const Filters filters = without(removed, count, problem.count, random.chance(0.5));
+    TopkArguments args = table.arguments(count);
+    if (!filters.allowed.empty()) args.filters.allowed = filters.allowed.data();
+    if (!filters.exclude.ids.empty())
+      args.filters.exclude = {filters.exclude.ids.data(), filters.exclude.offsets.data()};
+    const Setting setting = some_setting(count, random);
+    const TestedLevel& level = random.pick(levels);
+    const Result result = search(level.topk, args, setting);
+    const std::string wrong = compare(problem, rest_of(ranking, count, removed), setting, result);
+    if (first.empty() && !wrong.empty())
+      first = sentence(problem.name, ": the first ", count, " rows, ", removed.size(),
+                       " removed: ", describe(level.name, Form::packed, setting), ": ", wrong);
+  }
+  return first;
+}
+
 }  // namespace
 
 void check_races(Checker& checker) {
@@ -300,6 +461,37 @@ void check_concurrency(Checker& checker) {
       });
   }
   checker.expect(wrong == 0, sentence("concurrency: ", wrong.load(), " searches were wrong"));
+}
+
+void check_appends(Checker& checker) {
+  if (checker.options().emulated) return;
+  Random random = checker.random(6);
+  // No number of rows fills its last block. The last problem has enough to be sampled.
+  Spec specs[] = {{random.next(), Kind::clustered, Storage::float32, 333, 40, 17, true},
+                  {random.next(), Kind::normal, Storage::int8_affine, 205, 5, 3, false},
+                  {random.next(), Kind::plateau, Storage::float16, 187, 65, 1, true},
+                  {random.next(), Kind::normal, Storage::int4_symmetric, 699, 12, 20, true}};
+  specs[1].bias = specs[3].bias = Numbers::normal;
+  specs[2].scale = specs[3].scale = Numbers::normal;
+  for (Spec& spec : specs) {
+    const Problem problem = problem_of(spec);
+    if (!checker.wants(problem.name)) continue;
+    now_running(problem.name + ", appended while others search");
+    const Ranking ranking = rank(problem);
+    Growing table(problem);
+    std::vector<std::string> wrong(3);
+    std::atomic<int64_t> begun{0};  // searches
+    {
+      std::vector<std::jthread> searchers;
+      searchers.reserve(wrong.size());
+      for (std::string& each : wrong)
+        searchers.emplace_back([&, own = Random(random.next())] {
+          each = search_all(table, checker.levels(), ranking, begun, own);
+        });
+      append_all(table, begun, Random(random.next()));
+    }
+    for (const std::string& each : wrong) checker.expect(each.empty(), each);
+  }
 }
 
 }  // namespace llmrec::driver

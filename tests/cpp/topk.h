@@ -15,5 +15,6 @@ void check_draws(Checker& checker);        // everything with everything, by cha
 void check_widest(Checker& checker);       // so many dimensions that codes must be small
 void check_bad_input(Checker& checker);    // NaN and infinity are refused, by row
 void check_concurrency(Checker& checker);  // searches that run at the same time
+void check_appends(Checker& checker);      // rows that are appended while others are searched
 
 }  // namespace llmrec::driver

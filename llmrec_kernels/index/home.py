@@ -1,0 +1,134 @@
+"""The folder that an index was loaded from, or is saved to: its lock and its journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from llmrec_kernels.index import disk, saved
+from llmrec_kernels.index.blocks import open_segment
+from llmrec_kernels.index.journal import HEADER, NOTHING, Journal, Log, Reader, name_of
+from llmrec_kernels.index.layout import Kind
+from llmrec_kernels.index.manifest import Manifest, SegmentRecord
+from llmrec_kernels.index.segment import Entries, Segment
+from llmrec_kernels.index.store import Store
+from llmrec_kernels.index.version import Part
+
+CPU = torch.device("cpu")
+
+
+class Home:
+    """Where an index lives.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute.
+    mapped : bool
+        Whether segments stay in their files.
+    """
+
+    def __init__(self, folder: Path, *, mapped: bool) -> None:
+        self.folder, self.mapped = folder, mapped
+        self.journal: Journal | None = None
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keep other processes from writing there, until `close`."""
+        self._lock = disk.lock(self.folder)
+
+    def go_on(self, logs: Sequence[Log], reader: Reader, found: Manifest) -> None:
+        """Write changes behind those that were read."""
+        if not logs:
+            with contextlib.suppress(FileNotFoundError):  # the beginning of one, torn
+                (self.folder / name_of(found.journal)).unlink()
+            self.journal = Journal.begin(
+                self.folder, found.journal, found.kind, after=NOTHING, first=found.changes + 1
+            )
+            return
+        if reader.torn:
+            os.truncate(logs[-1].path, max(HEADER.size, reader.end))
+        self.journal = Journal(self.folder, logs[-1].token, found.kind)
+        self.journal.sync()
+
+    def turn(self, kind: Kind, number: int) -> str:
+        """Begin the journal of the changes after this number; returns its token."""
+        token = disk.new_token()
+        if self.journal is not None:
+            self.journal.sync()
+            new = Journal.begin(
+                self.folder, token, kind, after=self.journal.token, first=number + 1
+            )
+            self.journal.close()
+            self.journal = new
+        return token
+
+    def writing(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """Let no other process write to this folder meanwhile."""
+        ours = folder == self.folder and self._lock is not None
+        return contextlib.nullcontext() if ours else disk.locked(folder)
+
+    def close(self) -> None:
+        """Let go of the journal and the folder."""
+        journal, self.journal = self.journal, None
+        if journal is not None:
+            journal.close()
+        handle, self._lock = self._lock, None
+        if handle is not None:
+            disk.unlock(handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def save(
+    folder: Path, home: Home, store: Store, changing: threading.RLock, kind: Kind, metric: str
+) -> None:
+    """Put what the store holds now into a folder; changes wait only until it is known what."""
+    disk.make_folder(folder)
+    own = folder == home.folder
+    with home.writing(folder), saved.Save(folder, kind) as saving:
+        saved.check_target(folder)
+        with changing:
+            if own and home.mapped:
+                store.reclaim(keeping(saving))
+            store.seal()
+            version = store.version
+            token = home.turn(kind, version.number) if own else disk.new_token()
+        parts = version.parts[:-1]
+        records = [_record(saving, kind, part) for part in parts]
+        removed = saving.removed(parts, records) if any(part.removed for part in parts) else None
+        saving.commit(
+            Manifest.of(kind, metric, version.number, token, segments=records, removed=removed)
+        )
+    for part, record in zip(parts, records, strict=True):
+        assert isinstance(part.block, Segment)
+        part.block.files[str(folder)] = record
+        if own and home.mapped and not part.block.mapped:
+            new = open_segment(folder, kind, record, mapped=True, device=CPU)
+            with changing:
+                store.replace(part.block, new)
+
+
+def keeping(saving: saved.Save) -> Callable[[Entries], Segment]:
+    """How rows become a segment that stays in its file."""
+
+    def keep(entries: Entries) -> Segment:
+        record = saving.segment(entries)
+        return open_segment(saving.folder, saving.kind, record, mapped=True, device=CPU)
+
+    return keep
+
+
+def _record(saving: saved.Save, kind: Kind, part: Part) -> SegmentRecord:
+    """A segment's file, which is written where it is not there."""
+    assert isinstance(part.block, Segment)
+    record = part.block.files.get(str(saving.folder))
+    if record is None or not saved.has_segment(saving.folder, kind, record):
+        record = saving.segment(part.block.all)
+    return record.model_copy(update={"removed": part.removed})
