@@ -15,7 +15,7 @@ from llmrec_kernels.index.encode import STORAGES
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.home import Home, keeping, save
 from llmrec_kernels.index.intake import Intake, unique
-from llmrec_kernels.index.journal import Change, Log, Reader
+from llmrec_kernels.index.journal import Change, Journal, Log, Reader
 from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, read
 from llmrec_kernels.index.saved import Save, open_parts
@@ -478,8 +478,12 @@ class ItemIndex:
         with _sentences(folder):
             read(folder)  # says whether there is an index
             home.lock()
-            index, found, logs, reader = _opened(folder, mmap, there)
-            home.go_on(logs, reader, found)
+            try:
+                index, found, logs, reader = _opened(folder, mmap, there)
+                home.go_on(logs, reader, found)
+            except BaseException:
+                home.close()
+                raise
         index._home = home
         return index
 
@@ -535,13 +539,17 @@ class ItemIndex:
 
         def certain() -> None:
             nonlocal written
-            if log is None:
+            if log is None or self._home is None:
                 return
+            with _sentences(self._home.folder):
+                write(log)
+            written = True
+
+        def write(log: Journal) -> None:
             if removed is not None:
                 log.remove(number, removed)
             else:
                 log.put(number, added)
-            written = True
 
         try:
             self._store.change(added, gone, certain)

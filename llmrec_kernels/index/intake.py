@@ -132,9 +132,9 @@ class Given(NamedTuple):
     def vectors_by_id(self) -> Tensor:
         """The vectors in the order of the ids: without a copy where that is the caller's."""
         assert self.vectors is not None
-        first, count = int(self.order[0]), self.order.shape[0]
-        if torch.equal(self.order, torch.arange(first, first + count)):
-            return self.vectors[first : first + count]
+        order = self.order.numpy()
+        if order.shape[0] == 1 or (order[1:] == order[:-1] + 1).all():
+            return self.vectors[int(order[0]) : int(order[-1]) + 1]
         return self.vectors.index_select(0, self.order.to(self.vectors.device))
 
 

@@ -77,8 +77,10 @@ def append(codes: Tensor, start: int, new: Tensor, count: int) -> None:
     first, lane = divmod(start, LANES)
     full, end = first + new.shape[0], blocks(start + count)
     codes[first:full, :, lane:] = new[:, :, : LANES - lane]
-    codes[first + 1 : end, :, :lane] = new[: end - first - 1, :, LANES - lane :]
-    codes[full:end, :, lane:] = 0
+    if end > first + 1:
+        codes[first + 1 : end, :, :lane] = new[: end - first - 1, :, LANES - lane :]
+    if end > full:
+        codes[full:end, :, lane:] = 0
 
 
 def truncate(codes: Tensor, count: int) -> None:
