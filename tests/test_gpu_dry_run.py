@@ -15,7 +15,7 @@ from gpu_dry_run import StandIn
 from llmrec_kernels import _library
 
 ROOT = Path(__file__).parent.parent
-GPU_TESTS = tuple(f"tests/test_gpu{part}.py" for part in ("", "_runtime", "_profiler"))
+GPU_TESTS = tuple(f"tests/test_gpu{part}.py" for part in ("", "_index", "_runtime", "_profiler"))
 # Runs the program behind its four words of options, for one tool; that is enough here.
 SANITIZER = """#!/bin/sh
 [ "$2" = memcheck ] || { echo 1 passed; exit 0; }

@@ -39,8 +39,10 @@ def test_the_gpus_own_clock_is_told_beside_the_walls(report: Report) -> None:
 
 def test_roofs_are_those_of_the_gpu(report: Report, tmp_path: Path) -> None:
     assert report.roofline is not None
-    kinds = {"int8", "bfloat16", "float32"}
-    assert set(report.roofline.peaks) >= (kinds if DRY_RUN else kinds | {"float16", "tf32"})
+    kinds = {"int8", "float32"}  # of which every CPU has instructions
+    if not DRY_RUN:
+        kinds |= {"bfloat16", "float16", "tf32"}
+    assert set(report.roofline.peaks) >= kinds
     assert report.roofline.share <= 1 or report.roofline.explanation
     assert "GB/s" in str(profiler.roofs(NAME))
     row = None if DRY_RUN else hardware.named_by_driver(torch.cuda.get_device_name(0))

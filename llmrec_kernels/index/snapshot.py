@@ -102,7 +102,7 @@ class Snapshot:
             result[torch.from_numpy(here).to(self._device)] = rows.widen(
                 torch.from_numpy(positions).to(self._device)
             )
-        return returner(ids)(result)
+        return returner(ids)(result.cpu() if isinstance(ids, np.ndarray) else result)
 
 
 def _ids(part: Part) -> Iterator[int]:
