@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,7 +15,7 @@ from llmrec_kernels.index.encode import STORAGES
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.home import Home, keeping, save
 from llmrec_kernels.index.intake import Intake, unique
-from llmrec_kernels.index.journal import Change, Journal, Log, Reader
+from llmrec_kernels.index.journal import Change, Journal, Log, Reader, chain
 from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, read
 from llmrec_kernels.index.saved import Save, open_parts
@@ -28,6 +28,8 @@ from llmrec_kernels.ops import TopK, checks
 from llmrec_kernels.ops.cosine_topk import METRICS
 
 __all__ = ["STORAGES", "ItemIndex"]
+
+TRIES = 5  # to open what another process saves meanwhile
 
 
 class ItemIndex:
@@ -419,16 +421,16 @@ class ItemIndex:
         FileNotFoundError
             If there is no index.
         IndexFormatError
-            If it is truncated, damaged, or of something else. Of mapped rows, blocks of 65,536
-            bytes are compared with their checksums when they are first used, so that a search, or
-            whatever else uses them, may raise it.
+            If it is truncated, damaged, or of something else. Mapped rows are compared with their
+            checksums, one for each 65,536 bytes, before they are used: those of a segment when it
+            is first searched, or the few that `vectors` asks for. So these may raise it, too.
 
         Warns
         -----
         RuntimeWarning
             If the journal ends in the middle of a change, as after a kill; that change is dropped.
         """
-        return _opened(Path(path).absolute(), mmap, torch.device(device))[0]
+        return _opened(Path(path).absolute(), mmap, torch.device(device)).made
 
     @staticmethod
     def open(
@@ -473,19 +475,19 @@ class ItemIndex:
         """
         folder, there = Path(path).absolute(), torch.device(device)
         if not journal:
-            return _opened(folder, mmap, there)[0]
+            return _opened(folder, mmap, there).made
         home = Home(folder, mapped=mmap)
         with _sentences(folder):
             read(folder)  # says whether there is an index
             home.lock()
             try:
-                index, found, logs, reader = _opened(folder, mmap, there)
-                home.go_on(logs, reader, found)
+                opened = _opened(folder, mmap, there)
+                home.go_on(opened.logs, opened.reader, opened.manifest)
             except BaseException:
                 home.close()
                 raise
-        index._home = home
-        return index
+        opened.made._home = home
+        return opened.made
 
     def sync(self) -> None:
         """Wait until the disk has all changes that the journal holds; without one, do nothing.
@@ -575,25 +577,52 @@ class ItemIndex:
         self._store.tidy()
 
 
-def _opened(
-    folder: Path, mapped: bool, device: torch.device
-) -> tuple[ItemIndex, Manifest, list[Log], Reader]:
+class _Opened(NamedTuple):
     """An index as it was saved, with what the journals hold."""
+
+    made: ItemIndex
+    manifest: Manifest
+    logs: list[Log]
+    reader: Reader
+
+
+def _opened(folder: Path, mapped: bool, device: torch.device) -> _Opened:
+    """What is in a folder, of which another process may make something else meanwhile."""
     if mapped and device.type != "cpu":
         raise ValueError(f"mmap leaves rows in files, which {device} cannot read; expected cpu")
-    found, parts, logs = open_parts(folder, mapped=mapped, device=device)
+    found = read(folder)
+    for _ in range(TRIES):
+        missing = None
+        try:
+            opened = _built(folder, found, mapped, device)
+        except FileNotFoundError as error:
+            missing = error
+        before, found = found, read(folder)
+        if found != before:
+            continue
+        if missing is not None:
+            raise IndexFormatError(
+                f"{folder} has an index that names {missing.filename}, which is missing"
+            ) from missing
+        return opened
+    raise OSError(f"{folder} has another index each time that it is read; try again")
+
+
+def _built(folder: Path, found: Manifest, mapped: bool, device: torch.device) -> _Opened:
     index = ItemIndex(found.dim, metric=found.metric, storage=found.storage, device=device)
+    parts = open_parts(folder, found, mapped=mapped, device=device)
     index._store = Store(index._intake.empty().rows, parts, found.changes)
     index._home = Home(folder, mapped=mapped)
+    logs = chain(folder, found.journal)
     reader = Reader(logs, found.kind, found.changes)
     try:
         for change in reader:
             index._replay(change)
+    except IndexFormatError:
+        raise
     except (IndexError, ValueError) as error:
-        raise IndexFormatError(
-            f"{folder}: a change of the journal cannot be made: {error}"
-        ) from error
-    return index, found, logs, reader
+        raise IndexFormatError(f"{folder}: a journal cannot be followed: {error}") from error
+    return _Opened(index, found, logs, reader)
 
 
 @contextmanager

@@ -24,32 +24,17 @@ from llmrec_kernels.index.manifest import Manifest, RemovedRecord, SegmentRecord
 from llmrec_kernels.index.segment import Entries
 from llmrec_kernels.index.version import Part
 
-TRIES = 5  # to open what a save elsewhere replaces meanwhile
 OURS = ("segment-*.safetensors", "removed-*.safetensors", "journal-*.log", f".{manifest.NAME}.*")
 
 
-def open_parts(
-    folder: Path, *, mapped: bool, device: torch.device
-) -> tuple[Manifest, list[Part], list[journal.Log]]:
-    """What is saved in a folder: its manifest, its segments, and the journals that follow."""
-    for left in reversed(range(TRIES)):
-        found = manifest.read(folder)
-        try:
-            gone = _removed(folder, found)
-            parts = []
-            for record, positions in zip(found.segments, gone, strict=True):
-                segment = open_segment(folder, found.kind, record, mapped=mapped, device=device)
-                segment.removals.note(positions, seen=0, rows=record.rows)
-                parts.append(Part(segment, record.removed))
-            return found, parts, journal.chain(folder, found.journal)
-        except FileNotFoundError as error:
-            # Another process may have saved since, and swept what the old manifest named.
-            if left and manifest.read(folder) != found:
-                continue
-            raise IndexFormatError(
-                f"{folder / manifest.NAME} names {Path(error.filename).name}, which is missing"
-            ) from error
-    raise AssertionError("the last try returns or raises")
+def open_parts(folder: Path, found: Manifest, *, mapped: bool, device: torch.device) -> list[Part]:
+    """The segments of a manifest."""
+    parts = []
+    for record, positions in zip(found.segments, _removed(folder, found), strict=True):
+        segment = open_segment(folder, found.kind, record, mapped=mapped, device=device)
+        segment.removals.note(positions, seen=0, rows=record.rows)
+        parts.append(Part(segment, record.removed))
+    return parts
 
 
 def check_target(folder: Path) -> Manifest | None:
