@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from llmrec_kernels.index import disk, saved
 from llmrec_kernels.index.blocks import open_segment
-from llmrec_kernels.index.journal import HEADER, NOTHING, Journal, Log, Reader, name_of
+from llmrec_kernels.index.journal import NOTHING, Journal, Reader, name_of
 from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, SegmentRecord
 from llmrec_kernels.index.segment import Entries, Segment
@@ -42,18 +42,19 @@ class Home:
         """Keep other processes from writing there, until `close`."""
         self._lock = disk.lock(self.folder)
 
-    def go_on(self, logs: Sequence[Log], reader: Reader, found: Manifest) -> None:
+    def go_on(self, reader: Reader, found: Manifest) -> None:
         """Write changes behind those that were read."""
-        if not logs:
-            with contextlib.suppress(FileNotFoundError):  # the beginning of one, torn
+        last = reader.last
+        if last is None:
+            with contextlib.suppress(FileNotFoundError):  # one whose making was broken off
                 (self.folder / name_of(found.journal)).unlink()
             self.journal = Journal.begin(
                 self.folder, found.journal, found.kind, after=NOTHING, first=found.changes + 1
             )
             return
         if reader.torn:
-            os.truncate(logs[-1].path, max(HEADER.size, reader.end))
-        self.journal = Journal(self.folder, logs[-1].token, found.kind)
+            os.truncate(last.path, reader.end)
+        self.journal = Journal(self.folder, last.token, found.kind)
         self.journal.sync()
 
     def turn(self, kind: Kind, number: int) -> str:

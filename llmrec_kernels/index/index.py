@@ -15,7 +15,7 @@ from llmrec_kernels.index.encode import STORAGES
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.home import Home, keeping, save
 from llmrec_kernels.index.intake import Intake, unique
-from llmrec_kernels.index.journal import Change, Journal, Log, Reader, chain
+from llmrec_kernels.index.journal import Change, Journal, Reader
 from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, read
 from llmrec_kernels.index.saved import Save, open_parts
@@ -390,7 +390,7 @@ class ItemIndex:
         ...     list(ItemIndex.load(folder))
         [5, 9]
         """
-        folder = Path(path).absolute()
+        folder = Path(path).resolve()
         with self._saving, _sentences(folder):
             self._refuse_closed()
             home = self._home or Home(folder, mapped=False)
@@ -430,7 +430,7 @@ class ItemIndex:
         RuntimeWarning
             If the journal ends in the middle of a change, as after a kill; that change is dropped.
         """
-        return _opened(Path(path).absolute(), mmap, torch.device(device)).made
+        return _opened(Path(path).resolve(), mmap, torch.device(device)).made
 
     @staticmethod
     def open(
@@ -473,7 +473,7 @@ class ItemIndex:
         >>> list(ItemIndex.load(folder))
         [3]
         """
-        folder, there = Path(path).absolute(), torch.device(device)
+        folder, there = Path(path).resolve(), torch.device(device)
         if not journal:
             return _opened(folder, mmap, there).made
         home = Home(folder, mapped=mmap)
@@ -482,7 +482,7 @@ class ItemIndex:
             home.lock()
             try:
                 opened = _opened(folder, mmap, there)
-                home.go_on(opened.logs, opened.reader, opened.manifest)
+                home.go_on(opened.reader, opened.manifest)
             except BaseException:
                 home.close()
                 raise
@@ -582,7 +582,6 @@ class _Opened(NamedTuple):
 
     made: ItemIndex
     manifest: Manifest
-    logs: list[Log]
     reader: Reader
 
 
@@ -613,8 +612,7 @@ def _built(folder: Path, found: Manifest, mapped: bool, device: torch.device) ->
     parts = open_parts(folder, found, mapped=mapped, device=device)
     index._store = Store(index._intake.empty().rows, parts, found.changes)
     index._home = Home(folder, mapped=mapped)
-    logs = chain(folder, found.journal)
-    reader = Reader(logs, found.kind, found.changes)
+    reader = Reader(folder, found.journal, found.kind, found.changes)
     try:
         for change in reader:
             index._replay(change)
@@ -622,7 +620,7 @@ def _built(folder: Path, found: Manifest, mapped: bool, device: torch.device) ->
         raise
     except (IndexError, ValueError) as error:
         raise IndexFormatError(f"{folder}: a journal cannot be followed: {error}") from error
-    return _Opened(index, found, logs, reader)
+    return _Opened(index, found, reader)
 
 
 @contextmanager

@@ -93,8 +93,13 @@ class Journal:
             :-8
         ]
         disk.write_new(folder / name_of(token), [head, _check(head)])
-        disk.sync_folder(folder)
-        return Journal(folder, token, kind)
+        try:
+            disk.sync_folder(folder)
+            return Journal(folder, token, kind)
+        except BaseException:
+            with contextlib.suppress(OSError):  # one without changes is passed over
+                (folder / name_of(token)).unlink()
+            raise
 
     def put(self, number: int, added: Sequence[Entries]) -> None:
         """Write that rows come, in place of those that have their ids."""
@@ -122,26 +127,18 @@ class Journal:
         self._cut(self._before)
 
     def sync(self) -> None:
-        """Wait until the disk has every record."""
+        """Wait until the disk has every record, and nothing else."""
+        self._mend()
         os.fsync(self._handle)
 
     def close(self) -> None:
         """Write no more."""
         os.close(self._handle)
 
-    def delete(self) -> None:
-        """Close it, and let its file go."""
-        self.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
     def _write(
         self, what: int, given: int, number: int, count: int, parts: Sequence[npt.NDArray[Any]]
     ) -> None:
-        if self._broken:
-            raise OSError(
-                f"{self._path} could not be cut to what was whole of it; save the index to go on"
-            )
+        self._mend()
         length = sum(part.nbytes for part in parts)
         head = HEAD.pack(RECORD, what, given, number, count, length, 0)[:-8]
         self._before = self.nbytes
@@ -155,11 +152,16 @@ class Journal:
         self.nbytes += HEAD.size + length
 
     def _cut(self, size: int) -> None:
-        self._broken = True  # until it is known to be whole
+        self.nbytes, self._broken = size, True
         with contextlib.suppress(OSError):
-            os.ftruncate(self._handle, size)
-            os.lseek(self._handle, size, os.SEEK_SET)
-            self.nbytes, self._broken = size, False
+            self._mend()
+
+    def _mend(self) -> None:
+        """Cut off what is not whole, if that could not be done before."""
+        if self._broken:
+            os.ftruncate(self._handle, self.nbytes)
+            os.lseek(self._handle, self.nbytes, os.SEEK_SET)
+            self._broken = False
 
 
 class Log(NamedTuple):
@@ -170,49 +172,55 @@ class Log(NamedTuple):
     before: str  # the token of the one that it follows
     first: int  # the number of its first change
 
-
-def chain(folder: Path, token: str) -> list[Log]:
-    """The journals of a manifest: the one that it names, and those that follow."""
-    path = folder / name_of(token)
-    first = _log(path)
-    if first is None:
-        if path.exists() and path.stat().st_size > HEADER.size:
-            raise IndexFormatError(f"{path} is damaged in its first {HEADER.size} bytes")
-        return []
-    others = [log for path in folder.glob(name_of("?" * 16)) if (log := _log(path)) is not None]
-    after = {log.before: log for log in others}
-    found = [first]
-    while (later := after.get(found[-1].token)) is not None and later not in found:
-        found.append(later)
-    return found
+    @property
+    def empty(self) -> bool:
+        """Whether there is no change in it."""
+        return self.path.stat().st_size <= HEADER.size
 
 
 class Reader:
-    """What the journals of a folder say, record by record.
+    """What the journals of a folder say: the one that a manifest names, and those that follow.
 
     Parameters
     ----------
-    logs : list of Log
-        From `chain`.
+    folder, token
+        Where the first one is, if there is one.
     kind : Kind
         What the index keeps.
     number : int
         The version that the manifest is of.
     """
 
-    def __init__(self, logs: Sequence[Log], kind: Kind, number: int) -> None:
-        self._logs, self._kind, self._number = logs, kind, number
-        self.end = 0  # of the last file, what is whole
+    def __init__(self, folder: Path, token: str, kind: Kind, number: int) -> None:
+        self._kind, self._number = kind, number
+        logs = [log for path in folder.glob(name_of("?" * 16)) if (log := _log(path)) is not None]
+        self._logs = {log.token: log for log in logs}
+        self._first = token
+        self.last: Log | None = None  # that was read
+        self.end = 0  # of it, what is whole
         self.torn = 0  # and what is not
 
     def __iter__(self) -> Iterator[Change]:
-        for log in self._logs:
+        log = self._logs.get(self._first)
+        while log is not None:
             if log.first != self._number + 1:
                 raise IndexFormatError(
                     f"{log.path} begins with change {log.first}; expected {self._number + 1}"
                 )
+            self.last = log
             with log.path.open("rb") as file:
                 yield from self._changes(log, file)
+            log = None if self.torn else self._next(log)
+
+    def _next(self, log: Log) -> Log | None:
+        """The journal that follows: with changes, if there is one.
+
+        Without any it may be left of a save that failed, after which this one was gone on with.
+        """
+        following = [each for each in self._logs.values() if each.before == log.token]
+        following.sort(key=lambda each: each.empty)
+        after_all = [each for each in following if not each.empty or each.first > self._number]
+        return after_all[0] if after_all else None
 
     def _changes(self, log: Log, file: io.BufferedReader) -> Iterator[Change]:
         size = os.fstat(file.fileno()).st_size
@@ -238,7 +246,8 @@ class Reader:
         """What is not whole may be the end of the last file, and nothing else."""
         file.seek(self.end)
         rest = file.read()
-        start, later = 1, log is not self._logs[-1]
+        following = self._next(log)
+        start, later = 1, following is not None and not following.empty
         while not later and (start := rest.find(RECORD, start)) >= 0:
             file.seek(self.end + start)
             later = _record(file, self._kind, size - self.end - start) is not None
@@ -255,13 +264,15 @@ def _log(path: Path) -> Log | None:
     try:
         with path.open("rb") as file:
             head = file.read(HEADER.size)
+            more = file.read(1)
     except FileNotFoundError:
         return None
-    if len(head) < HEADER.size or head[-8:] != _check(head[:-8]):
-        return None
+    whole = len(head) == HEADER.size and head[-8:] == _check(head[:-8])
+    if not whole and not more:
+        return None  # its making was broken off
     magic, version, _, token, before, first, _ = HEADER.unpack(head)
-    if magic != MAGIC or name_of(token.hex()) != path.name:
-        return None
+    if not whole or magic != MAGIC or name_of(token.hex()) != path.name:
+        raise IndexFormatError(f"{path} is damaged in its first {HEADER.size} bytes")
     if version != VERSION:
         raise IndexFormatError(
             f"{path} is of version {version}; this llmrec_kernels reads {VERSION}"

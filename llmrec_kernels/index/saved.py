@@ -8,6 +8,7 @@ name is nobody's, and is swept.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,11 @@ from llmrec_kernels.index.manifest import Manifest, RemovedRecord, SegmentRecord
 from llmrec_kernels.index.segment import Entries
 from llmrec_kernels.index.version import Part
 
-OURS = ("segment-*.safetensors", "removed-*.safetensors", "journal-*.log", f".{manifest.NAME}.*")
+OURS = re.compile(
+    r"((segment|removed)-{0}\.safetensors|journal-{0}\.log|\.{1}\.{0})".format(
+        "[0-9a-f]{16}", re.escape(manifest.NAME)
+    )
+)
 
 
 def open_parts(folder: Path, found: Manifest, *, mapped: bool, device: torch.device) -> list[Part]:
@@ -42,7 +47,7 @@ def check_target(folder: Path) -> Manifest | None:
     try:
         return manifest.read(folder)
     except FileNotFoundError:
-        others = sorted(path.name for path in folder.iterdir() if not any(map(path.match, OURS)))
+        others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
         if others:
             raise ValueError(
                 f"path is {folder}, which holds {others[0]} and no index; expected a folder "
@@ -137,12 +142,11 @@ def has_segment(folder: Path, kind: Kind, record: SegmentRecord) -> bool:
 
 def sweep(folder: Path, found: Manifest) -> None:
     """Remove what saves left behind that did not come to their end, or that are no more."""
-    kept = found.files | {log.path.name for log in journal.chain(folder, found.journal)}
-    for pattern in OURS:
-        for path in folder.glob(pattern):
-            if path.name not in kept:
-                with contextlib.suppress(OSError):  # it costs space, and nothing else
-                    path.unlink()
+    kept = found.files | {journal.name_of(found.journal)}
+    for path in folder.iterdir():
+        if OURS.fullmatch(path.name) and path.name not in kept:
+            with contextlib.suppress(OSError):  # it costs space, and nothing else
+                path.unlink()
 
 
 class Table:
