@@ -12,7 +12,7 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),auto,0)
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
 .PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants scalar \
-	no-extension format bench bench-gpu clean
+	no-extension stress format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -71,9 +71,14 @@ mutants: $(READY)
 # What `make test` alone runs: kernels for GPUs, benchmarks, and what calls no operator are the same
 # at each level and without the extension.
 ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation cli_cost \
+	$(addprefix index_,corruption crash format interrupted memory power_cuts saved system) \
 	$(addprefix profiler_,compare cost_model energy hardware html human picture predict terminal \
 	timing uncounted)
 AGAIN := $(BIN)/python -m pytest -q -n 2 $(ONCE:%=--ignore-glob='tests/test_*%*')
+
+# Threads that change and search one index for a minute; in `make test` it is some seconds.
+stress: $(READY)
+	LLMREC_STRESS_SECONDS=60 $(BIN)/python -m pytest -q tests/test_index_threads.py
 
 # After `kernels`, whose objects tests/test_disassembly.py reads.
 scalar: kernels $(READY)
@@ -85,7 +90,7 @@ no-extension: kernels $(READY)
 # The long rungs, two at a time: each has parts that leave a core idle. The longest come first.
 test-all: test mutants
 	$(MAKE) -j 2 --output-sync=target --no-print-directory \
-		kernels cuda tidy resources levels scalar no-extension
+		kernels cuda tidy resources levels scalar no-extension stress
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

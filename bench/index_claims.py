@@ -16,32 +16,27 @@ Writes `bench/results/index_claims.json`, with the machine and how busy it was.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from claims import Facts, try_all
 from torch import Tensor
 from turns import quartiles, seconds_of, summary, take_turns
 
 from llmrec_kernels import ItemIndex, cosine_topk
-from llmrec_kernels._files import write_text
 from llmrec_kernels.benchmarks.vectors import clustered, queries_near
-from llmrec_kernels.profiler import environment
 
-RESULTS = Path(__file__).parent / "results" / "index_claims.json"
 ITEMS, DIM, K = 1_000_000, 384, 10
 SECONDS = 10.0  # of a call that takes turns
-Facts = dict[str, Any]
 
 
 @cache
@@ -259,19 +254,5 @@ def files() -> Facts:
 CLAIMS = {"changes": changes, "bulk": bulk, "search": search, "writer": writer, "files": files}
 
 
-def main(chosen: Sequence[str]) -> None:
-    unknown = [name for name in chosen if name not in CLAIMS]
-    if unknown:
-        raise SystemExit(f"there is no claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
-    report: Facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in chosen or CLAIMS:
-        report[name] = {
-            "environment": environment.collect("cpu").model_dump(),
-            "results": CLAIMS[name](),
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_text(json.dumps(report, indent=1) + "\n", RESULTS)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try_all(CLAIMS, sys.argv[1:], "index_claims")

@@ -13,27 +13,23 @@ Writes `bench/results/profiler_claims.json`, with the machine and how busy it wa
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from claims import Facts, try_all
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmrec_kernels import cosine_topk, pack
-from llmrec_kernels._files import write_text
-from llmrec_kernels.profiler import CostCounter, compare, environment, profile
+from llmrec_kernels.profiler import CostCounter, compare, profile
 from llmrec_kernels.profiler.compare import median_interval
 from llmrec_kernels.profiler.timing import seconds_of, waiter
 
-RESULTS = Path(__file__).parent / "results" / "profiler_claims.json"
 TRIES, ROUNDS = 20, 400
 Call = Callable[[], Any]
-Facts = dict[str, Any]
 
 
 def repeated(step: Call, times: int) -> Call:
@@ -154,19 +150,5 @@ def shares() -> Facts:
 CLAIMS = {"verdicts": verdicts, "overhead": overhead, "shares": shares}
 
 
-def main(chosen: Sequence[str]) -> None:
-    unknown = [name for name in chosen if name not in CLAIMS]
-    if unknown:
-        raise SystemExit(f"there is no claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
-    report: Facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in chosen or CLAIMS:
-        report[name] = {
-            "environment": environment.collect("cpu").model_dump(),
-            "results": CLAIMS[name](),
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_text(json.dumps(report, indent=1) + "\n", RESULTS)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try_all(CLAIMS, sys.argv[1:], "profiler_claims")
