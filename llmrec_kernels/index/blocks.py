@@ -133,7 +133,7 @@ def open_segment(
         blocks.of_rows(None)
         blocks.of_ids()
     segment = Segment(_entries(kind, blocks, device), blocks if mapped else None)
-    segment.files[str(folder)] = record
+    segment.files[disk.identity(folder)] = record
     return segment
 
 

@@ -95,6 +95,12 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.absolute().parent)
 
 
+def identity(folder: Path) -> str:
+    """What tells a folder from others, whatever name it goes by."""
+    status = folder.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let no other process write to a folder meanwhile; refuse where one does."""

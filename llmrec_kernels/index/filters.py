@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -134,13 +135,13 @@ class Wanted(NamedTuple):
 
 def filters_by_part(
     version: Version, exclude: Wanted | None, allow: Wanted | None, device: torch.device
-) -> list[Filters]:
+) -> Iterator[Filters]:
     """What holds for the rows of each part."""
     nothing = [None] * len(version.parts)
     excluded = nothing if exclude is None else exclude.by_part(version, device)
     allowed = nothing if allow is None else allow.by_part(version, device)
-    gone = [_gone(part, device) for part in version.parts]
-    return [Filters(*each) for each in zip(gone, excluded, allowed, strict=True)]
+    for part, exclude_, allow_ in zip(version.parts, excluded, allowed, strict=True):
+        yield Filters(_gone(part, device), exclude_, allow_)
 
 
 def _gone(part: Part, device: torch.device) -> Positions | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from llmrec_kernels.index import disk, saved
+from llmrec_kernels.index import disk, manifest, saved
 from llmrec_kernels.index.blocks import open_segment
-from llmrec_kernels.index.journal import NOTHING, Journal, Reader, name_of
+from llmrec_kernels.index.journal import NOTHING, Journal, Reader
 from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, SegmentRecord
 from llmrec_kernels.index.segment import Entries, Segment
@@ -46,32 +46,35 @@ class Home:
         """Write changes behind those that were read."""
         last = reader.last
         if last is None:
-            with contextlib.suppress(FileNotFoundError):  # one whose making was broken off
-                (self.folder / name_of(found.journal)).unlink()
-            self.journal = Journal.begin(
-                self.folder, found.journal, found.kind, after=NOTHING, first=found.changes + 1
-            )
+            token, first = disk.new_token(), found.changes + 1
+            begun = Journal.begin(self.folder, token, found.kind, after=NOTHING, first=first)
+            # From now on it would be missed if it were not there.
+            manifest.write(found.model_copy(update={"journal": token}), self.folder)
+            self.journal = begun
             return
         if reader.torn:
             os.truncate(last.path, reader.end)
         self.journal = Journal(self.folder, last.token, found.kind)
         self.journal.sync()
 
-    def turn(self, kind: Kind, number: int) -> str:
-        """Begin the journal of the changes after this number; returns its token."""
-        token = disk.new_token()
-        if self.journal is not None:
-            self.journal.sync()
-            new = Journal.begin(
-                self.folder, token, kind, after=self.journal.token, first=number + 1
-            )
-            self.journal.close()
-            self.journal = new
+    def turn(self, kind: Kind, number: int) -> str | None:
+        """Begin the journal of the changes after this number, if one is kept; returns its token."""
+        if self.journal is None:
+            return None
+        self.journal.sync()
+        token, after = disk.new_token(), self.journal.token
+        new = Journal.begin(self.folder, token, kind, after=after, first=number + 1)
+        old, self.journal = self.journal, new
+        old.close()
         return token
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the index lives in this folder, which is there."""
+        return self.folder.exists() and self.folder.samefile(folder)
 
     def writing(self, folder: Path) -> contextlib.AbstractContextManager[None]:
         """Let no other process write to this folder meanwhile."""
-        ours = folder == self.folder and self._lock is not None
+        ours = self.is_in(folder) and self._lock is not None
         return contextlib.nullcontext() if ours else disk.locked(folder)
 
     def close(self) -> None:
@@ -92,7 +95,7 @@ def save(
 ) -> None:
     """Put what the store holds now into a folder; changes wait only until it is known what."""
     disk.make_folder(folder)
-    own = folder == home.folder
+    own, where = home.is_in(folder), disk.identity(folder)
     with home.writing(folder), saved.Save(folder, kind) as saving:
         saved.check_target(folder)
         with changing:
@@ -100,16 +103,16 @@ def save(
                 store.reclaim(keeping(saving))
             store.seal()
             version = store.version
-            token = home.turn(kind, version.number) if own else disk.new_token()
+            token = home.turn(kind, version.number) if own else None
         parts = version.parts[:-1]
-        records = [_record(saving, kind, part) for part in parts]
+        records = [_record(saving, where, kind, part) for part in parts]
         removed = saving.removed(parts, records) if any(part.removed for part in parts) else None
         saving.commit(
             Manifest.of(kind, metric, version.number, token, segments=records, removed=removed)
         )
     for part, record in zip(parts, records, strict=True):
         assert isinstance(part.block, Segment)
-        part.block.files[str(folder)] = record
+        part.block.files[where] = record
         if own and home.mapped and not part.block.mapped:
             new = open_segment(folder, kind, record, mapped=True, device=CPU)
             with changing:
@@ -126,10 +129,10 @@ def keeping(saving: saved.Save) -> Callable[[Entries], Segment]:
     return keep
 
 
-def _record(saving: saved.Save, kind: Kind, part: Part) -> SegmentRecord:
+def _record(saving: saved.Save, where: str, kind: Kind, part: Part) -> SegmentRecord:
     """A segment's file, which is written where it is not there."""
     assert isinstance(part.block, Segment)
-    record = part.block.files.get(str(saving.folder))
+    record = part.block.files.get(where)
     if record is None or not saved.has_segment(saving.folder, kind, record):
         record = saving.segment(part.block.all)
     return record.model_copy(update={"removed": part.removed})

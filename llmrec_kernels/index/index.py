@@ -390,7 +390,7 @@ class ItemIndex:
         ...     list(ItemIndex.load(folder))
         [5, 9]
         """
-        folder = Path(path).resolve()
+        folder = Path(path).absolute()
         with self._saving, _sentences(folder):
             self._refuse_closed()
             home = self._home or Home(folder, mapped=False)
@@ -412,7 +412,8 @@ class ItemIndex:
             then reads through the files' codes, and takes of memory its results and workspace
             alone (`cosine_topk`), a byte for each row of a segment (at most 1,048,576) where rows
             were removed, and 13 bytes for each 65,536 of the files. Changes are in memory until
-            `save` writes them to the same folder. The files must not be cut or written by others.
+            `save` writes them to the same folder, which writes files anew of which a quarter was
+            removed, one at a time in memory. The files must not be cut or written by others.
         device : str or torch.device
             Where it is searched.
 
@@ -430,7 +431,7 @@ class ItemIndex:
         RuntimeWarning
             If the journal ends in the middle of a change, as after a kill; that change is dropped.
         """
-        return _opened(Path(path).resolve(), mmap, torch.device(device)).made
+        return _opened(Path(path).absolute(), mmap, torch.device(device)).made
 
     @staticmethod
     def open(
@@ -473,7 +474,7 @@ class ItemIndex:
         >>> list(ItemIndex.load(folder))
         [3]
         """
-        folder, there = Path(path).resolve(), torch.device(device)
+        folder, there = Path(path).absolute(), torch.device(device)
         if not journal:
             return _opened(folder, mmap, there).made
         home = Home(folder, mapped=mmap)
@@ -496,8 +497,9 @@ class ItemIndex:
         --------
         >>> ItemIndex(2).sync()
         """
-        if self._home is not None and self._home.journal is not None:
-            self._home.journal.sync()
+        with self._changing:
+            if self._home is not None and self._home.journal is not None:
+                self._home.journal.sync()
 
     def close(self) -> None:
         """Let go of the folder and the journal: no change and no save can follow.
@@ -537,15 +539,13 @@ class ItemIndex:
         self._refuse_closed()
         number = self._store.version.number + 1
         log = None if self._home is None else self._home.journal
-        written = False
+        whole = 0 if log is None else log.nbytes
 
         def certain() -> None:
-            nonlocal written
             if log is None or self._home is None:
                 return
             with _sentences(self._home.folder):
                 write(log)
-            written = True
 
         def write(log: Journal) -> None:
             if removed is not None:
@@ -556,8 +556,8 @@ class ItemIndex:
         try:
             self._store.change(added, gone, certain)
         except BaseException:
-            if log is not None and written and self.version < number:
-                log.take_back()
+            if log is not None and self.version < number:
+                log.cut(whole)
             raise
         self._store.tidy()
 
@@ -596,6 +596,8 @@ def _opened(folder: Path, mapped: bool, device: torch.device) -> _Opened:
             opened = _built(folder, found, mapped, device)
         except FileNotFoundError as error:
             missing = error
+        except IsADirectoryError as error:
+            raise IndexFormatError(f"{error.filename} is a folder; expected a file") from error
         before, found = found, read(folder)
         if found != before:
             continue

@@ -11,9 +11,11 @@ manifest names the old one, and both are read, one after the other.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from torch import Tensor
 from llmrec_kernels.index import disk
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.layout import DTYPES, Kind, raw
+from llmrec_kernels.index.manifest import journal_name
 from llmrec_kernels.index.segment import Entries, Ids
 
 MAGIC = b"LLMRECJ\n"
@@ -62,9 +65,7 @@ class Change(NamedTuple):
     scale: Tensor | None
 
 
-def name_of(token: str) -> str:
-    """The file of a journal."""
-    return f"journal-{token}.log"
+_NAME = re.compile(r"journal-[0-9a-f]{16}\.log")
 
 
 class Journal:
@@ -80,10 +81,9 @@ class Journal:
 
     def __init__(self, folder: Path, token: str, kind: Kind) -> None:
         self._folder, self.token, self._kind = folder, token, kind
-        self._path = folder / name_of(token)
+        self._path = folder / journal_name(token)
         self._handle = os.open(self._path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         self.nbytes = os.lseek(self._handle, 0, os.SEEK_END)
-        self._before = self.nbytes
         self._broken = False
 
     @staticmethod
@@ -92,13 +92,13 @@ class Journal:
         head = HEADER.pack(MAGIC, VERSION, 0, bytes.fromhex(token), bytes.fromhex(after), first, 0)[
             :-8
         ]
-        disk.write_new(folder / name_of(token), [head, _check(head)])
+        disk.write_new(folder / journal_name(token), [head, _check(head)])
         try:
             disk.sync_folder(folder)
             return Journal(folder, token, kind)
         except BaseException:
             with contextlib.suppress(OSError):  # one without changes is passed over
-                (folder / name_of(token)).unlink()
+                (folder / journal_name(token)).unlink()
             raise
 
     def put(self, number: int, added: Sequence[Entries]) -> None:
@@ -122,10 +122,6 @@ class Journal:
         """Write that the rows of these ids go."""
         self._write(REMOVE, 0, number, ids.shape[0], [ids])
 
-    def take_back(self) -> None:
-        """Forget the last record: its change was not made."""
-        self._cut(self._before)
-
     def sync(self) -> None:
         """Wait until the disk has every record, and nothing else."""
         self._mend()
@@ -141,17 +137,17 @@ class Journal:
         self._mend()
         length = sum(part.nbytes for part in parts)
         head = HEAD.pack(RECORD, what, given, number, count, length, 0)[:-8]
-        self._before = self.nbytes
         try:
             disk.write_all(self._handle, head + _check(head, *parts))
             for part in parts:
                 disk.write_all(self._handle, part.data if part.size else b"")
         except BaseException:
-            self._cut(self._before)
+            self.cut(self.nbytes)
             raise
         self.nbytes += HEAD.size + length
 
-    def _cut(self, size: int) -> None:
+    def cut(self, size: int) -> None:
+        """Forget what is behind so many bytes: those changes were not made."""
         self.nbytes, self._broken = size, True
         with contextlib.suppress(OSError):
             self._mend()
@@ -191,17 +187,27 @@ class Reader:
         The version that the manifest is of.
     """
 
-    def __init__(self, folder: Path, token: str, kind: Kind, number: int) -> None:
+    def __init__(self, folder: Path, token: str | None, kind: Kind, number: int) -> None:
         self._kind, self._number = kind, number
-        logs = [log for path in folder.glob(name_of("?" * 16)) if (log := _log(path)) is not None]
-        self._logs = {log.token: log for log in logs}
-        self._first = token
+        self._logs: dict[str, Log] = {}  # but for those that were read
         self.last: Log | None = None  # that was read
         self.end = 0  # of it, what is whole
         self.torn = 0  # and what is not
+        self._first: Log | None = None
+        if token is None:
+            return
+        paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        logs = [log for path in paths if (log := _log(path)) is not None]
+        self._logs = {log.token: log for log in logs}
+        self._first = self._logs.pop(token, None)
+        if self._first is None:
+            path = folder / journal_name(token)
+            if path.exists():
+                raise IndexFormatError(f"{path} is cut within its first {HEADER.size} bytes")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def __iter__(self) -> Iterator[Change]:
-        log = self._logs.get(self._first)
+        log = self._first
         while log is not None:
             if log.first != self._number + 1:
                 raise IndexFormatError(
@@ -211,6 +217,8 @@ class Reader:
             with log.path.open("rb") as file:
                 yield from self._changes(log, file)
             log = None if self.torn else self._next(log)
+            if log is not None:
+                del self._logs[log.token]
 
     def _next(self, log: Log) -> Log | None:
         """The journal that follows: with changes, if there is one.
@@ -271,7 +279,7 @@ def _log(path: Path) -> Log | None:
     if not whole and not more:
         return None  # its making was broken off
     magic, version, _, token, before, first, _ = HEADER.unpack(head)
-    if not whole or magic != MAGIC or name_of(token.hex()) != path.name:
+    if not whole or magic != MAGIC or journal_name(token.hex()) != path.name:
         raise IndexFormatError(f"{path} is damaged in its first {HEADER.size} bytes")
     if version != VERSION:
         raise IndexFormatError(

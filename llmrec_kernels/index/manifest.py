@@ -61,7 +61,7 @@ class Manifest(_Strict):
     metric: Literal["cosine", "dot"]
     storage: Literal["float32", "float16", "bfloat16", "int8", "int4"]
     changes: Count
-    journal: Token
+    journal: Token | None  # the file is there before the manifest names it
     segments: list[SegmentRecord]
     removed: RemovedRecord | None
 
@@ -70,7 +70,7 @@ class Manifest(_Strict):
         kind: Kind,
         metric: str,
         changes: int,
-        journal: str,
+        journal: str | None,
         *,
         segments: list[SegmentRecord],
         removed: RemovedRecord | None,
@@ -96,7 +96,13 @@ class Manifest(_Strict):
     def files(self) -> set[str]:
         """The names of the files that it refers to."""
         removed = [] if self.removed is None else [self.removed.file]
-        return {NAME, *(record.file for record in self.segments), *removed}
+        journal = [] if self.journal is None else [journal_name(self.journal)]
+        return {NAME, *(record.file for record in self.segments), *removed, *journal}
+
+
+def journal_name(token: str) -> str:
+    """The file of a journal."""
+    return f"journal-{token}.log"
 
 
 def write(manifest: Manifest, folder: Path) -> None:
@@ -114,6 +120,8 @@ def read(folder: Path) -> Manifest:
         if size > LARGEST:
             raise IndexFormatError(f"{path} has {size:,} bytes; expected a manifest of an index")
         raw = path.read_bytes()
+    except IsADirectoryError as error:
+        raise IndexFormatError(f"{path} is a folder; expected the manifest of an index") from error
     except NotADirectoryError as error:
         raise FileNotFoundError(error.errno, f"{folder} is no folder of an index") from error
     except FileNotFoundError as error:
@@ -133,7 +141,11 @@ def read(folder: Path) -> Manifest:
             f"{', '.join(map(str, READERS))}: a newer one may have written it"
         )
     said = content.pop("checksum", None)
-    if said != _checksum(content):
+    try:
+        damaged = said != _checksum(content)
+    except RecursionError as error:
+        raise IndexFormatError(f"{path} is nested too deeply") from error
+    if damaged:
         raise IndexFormatError(f"{path} is damaged: its checksum is not that of what it holds")
     try:
         return READERS[version](content)

@@ -17,7 +17,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from llmrec_kernels.index import disk, journal, manifest
+from llmrec_kernels.index import disk, manifest
 from llmrec_kernels.index.blocks import open_segment
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.layout import BLOCK, Kind, Layout, file_layout, raw, segment_layout
@@ -37,7 +37,8 @@ def open_parts(folder: Path, found: Manifest, *, mapped: bool, device: torch.dev
     parts = []
     for record, positions in zip(found.segments, _removed(folder, found), strict=True):
         segment = open_segment(folder, found.kind, record, mapped=mapped, device=device)
-        segment.removals.note(positions, seen=0, rows=record.rows)
+        if positions.shape[0]:
+            segment.removals.note(positions, seen=0, rows=record.rows)
         parts.append(Part(segment, record.removed))
     return parts
 
@@ -142,7 +143,7 @@ def has_segment(folder: Path, kind: Kind, record: SegmentRecord) -> bool:
 
 def sweep(folder: Path, found: Manifest) -> None:
     """Remove what saves left behind that did not come to their end, or that are no more."""
-    kept = found.files | {journal.name_of(found.journal)}
+    kept = found.files
     for path in folder.iterdir():
         if OURS.fullmatch(path.name) and path.name not in kept:
             with contextlib.suppress(OSError):  # it costs space, and nothing else

@@ -27,6 +27,7 @@ TAIL = 1 << 12  # rows of the tail; as many at once are a segment by themselves
 FAN = 4  # segments of like size that become one
 MERGED = 1 << 18  # rows of a segment that others were merged into
 LARGEST = 1 << 20  # rows of a segment
+MAPPED = 1 << 25  # bytes of a mapped segment that is still merged with others by a save
 WORTH = 64  # rows removed from the tail before it is written anew
 
 
@@ -45,10 +46,15 @@ class Store:
 
     def __init__(self, empty: Rows, parts: Sequence[Part] = (), number: int = 0) -> None:
         self._empty = empty
-        self._tail = Tail(empty)
         self._broken_off = False
-        self.version = Version(number, ())
-        self._publish(parts)
+        self.version = Version(number, (*parts, Part(Prefix(Tail(empty)), 0)))
+
+    @property
+    def _tail(self) -> Tail:
+        """The tail that the version has the beginning of: one name for both cannot disagree."""
+        last = self.version.parts[-1].block
+        assert isinstance(last, Prefix)
+        return last.tail
 
     def stats(self, journal_bytes: int) -> IndexStats:
         """What the index takes now."""
@@ -81,13 +87,13 @@ class Store:
 
         `certain` is called when nothing but a bug or an interruption can fail any more.
         """
-        parts = list(self.version.parts)
+        parts, tail = list(self.version.parts), self._tail
         gone = {} if removed is None else _by_part(removed, len(parts))
         for number, positions in gone.items():
             block, seen = parts[number]
             block.removals.reserve(positions.shape[0], seen=seen, rows=self._room(block))
         short = [each for each in added if each.ids.shape[0] < TAIL]
-        self._tail.reserve(sum(each.ids.shape[0] for each in short))
+        tail.reserve(sum(each.ids.shape[0] for each in short))
         segments = [Part(Segment(each), 0) for each in added if each.ids.shape[0] >= TAIL]
         certain()
         self._broken_off = True
@@ -96,8 +102,8 @@ class Store:
             block.removals.note(positions, seen=seen, rows=self._room(block))
             parts[number] = Part(block, seen + positions.shape[0])
         for each in short:
-            self._tail.append(each)
-        last = Part(Prefix(self._tail), parts[-1].removed)
+            tail.append(each)
+        last = Part(Prefix(tail), parts[-1].removed)
         self.version = Version(self.version.number + 1, (*parts[:-1], *segments, last))
         self._broken_off = False
 
@@ -130,6 +136,9 @@ class Store:
             for part in self.version.parts[:-1]
             if part.live
         ]
+        while (alike := _alike(parts, _is_small)) >= FAN:
+            pieces = [(part.block, part.left()) for part in parts[-alike:]]
+            parts[-alike:] = [Part(keep(merged(pieces)), 0)]
         self._publish(parts)
 
     def replace(self, old: Segment, new: Segment) -> None:
@@ -171,7 +180,7 @@ class Store:
         for number, part in enumerate(whole):
             if not part.block.mapped and _is_wasteful(part):
                 whole[number] = Part(Segment(merged([(part.block, part.left())])), 0)
-        while (alike := _alike(whole)) >= FAN:
+        while (alike := _alike(whole, lambda part: not part.block.mapped)) >= FAN:
             pieces = [(part.block, part.left()) for part in whole[-alike:]]
             whole[-alike:] = [Part(Segment(merged(pieces)), 0)]
         if last.removed >= WORTH and 2 * last.removed >= last.block.count:
@@ -184,12 +193,11 @@ class Store:
         tail = Tail(self._empty)
         if kept is not None:
             tail.append(kept)
-        self._tail = tail
         self._publish(parts, Part(Prefix(tail), 0))
         self._broken_off = False
 
     def _publish(self, parts: Sequence[Part], last: Part | None = None) -> None:
-        last = last or (self.version.parts or [Part(Prefix(self._tail), 0)])[-1]
+        last = last or self.version.parts[-1]
         self.version = Version(self.version.number, (*parts, last))
 
     def _room(self, block: Segment | Prefix) -> int:
@@ -202,12 +210,12 @@ def _by_part(places: Places, count: int) -> dict[int, Positions]:
     return {number: positions for number, positions in found.items() if positions.shape[0]}
 
 
-def _alike(parts: Sequence[Part]) -> int:
+def _alike(parts: Sequence[Part], may: Callable[[Part], bool]) -> int:
     """How many of the last parts are of one size, and not too large to be merged."""
     alike = total = 0
     for part in reversed(parts):
         total += part.live
-        if _size(part) > _size(parts[-1]) or total > MERGED:
+        if _size(part) > _size(parts[-1]) or total > MERGED or not may(part):
             break
         alike += 1
     return alike
@@ -216,6 +224,10 @@ def _alike(parts: Sequence[Part]) -> int:
 def _size(part: Part) -> int:
     """Which power of the fan: rows that are merged come to be of the next one."""
     return int(math.log(max(1.0, part.live / TAIL), FAN) + 1e-9)
+
+
+def _is_small(part: Part) -> bool:
+    return isinstance(part.block, Segment) and part.block.nbytes < MAPPED
 
 
 def _is_wasteful(part: Part) -> bool:

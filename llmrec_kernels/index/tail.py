@@ -57,14 +57,14 @@ class Tail:
         count = len(self)
         room = capacity(self.ids.shape[0], count + more)
         if room > self.ids.shape[0]:
-            self.ids, self.bias, self.scale = (
+            ids, bias, scale = (
                 resized(column, room, count) for column in (self.ids, self.bias, self.scale)
             )
-            if self.ids.device.type == "cpu":
-                self.host_ids = self.ids.numpy()
-            else:
-                self.host_ids = _longer(self.host_ids, room)
-            self.earlier = _longer(self.earlier, room)
+            host_ids = ids.numpy() if ids.device.type == "cpu" else _longer(self.host_ids, room)
+            earlier = _longer(self.earlier, room)
+            # All of them or none, also where it is broken off: no call is between these.
+            self.host_ids, self.earlier, self.bias, self.scale = host_ids, earlier, bias, scale
+            self.ids = ids
         self.rows.reserve(more)
 
     def append(self, entries: Entries) -> None:
@@ -94,7 +94,7 @@ class Prefix:
     mapped = False
 
     def __init__(self, tail: Tail) -> None:
-        self._tail = tail
+        self.tail = tail
         self.count = len(tail)
         self.removals = tail.removals
         self.ascending = tail.ascending
@@ -134,9 +134,9 @@ class Prefix:
 
     def find_one(self, item_id: int) -> int:
         """`find` of one id."""
-        place = self._tail.latest.get(item_id, -1)
+        place = self.tail.latest.get(item_id, -1)
         while place >= self.count:  # it came later
-            place = int(self._tail.earlier[place])
+            place = int(self.tail.earlier[place])
         return place
 
 
