@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 
 from llmrec_kernels import ItemIndex
@@ -68,9 +71,66 @@ def filled(
     return index
 
 
+def opened(folder: Path, **options: Any) -> ItemIndex:
+    """The same, saved and opened."""
+    filled(**options).save(folder)
+    return ItemIndex.open(folder)
+
+
+def change(index: ItemIndex) -> None:
+    """The change that follows the version that an index has: 2 rows come, 3 change, or 2 go."""
+    seed, ids = index.version, list(index)
+    if seed % 3 == 0:
+        index.add([1000 + 2 * seed, 1001 + 2 * seed], numbers(2, index.dim, seed=seed))
+    elif seed % 3 == 1:
+        index.update(ids[:3], numbers(3, index.dim, seed=seed), bias=numbers(3, seed=seed))
+    else:
+        index.remove(ids[1:3])
+
+
+def every_change(index: ItemIndex) -> Iterator[None]:
+    """Each kind of change of an index of dimension 5 that has the ids 30 to 40, one at a time."""
+    for act in (
+        lambda: (
+            index.add([9, 7, *EXTREMES], numbers(4, 5, seed=1), bias=numbers(4, seed=2))
+            if EXTREMES[0] not in index
+            else index.update(EXTREMES, numbers(2, 5, seed=1), bias=numbers(2, seed=2))
+        ),
+        lambda: index.update([38, 30], numbers(2, 5, seed=3)),
+        lambda: index.update([34, 36], bias=numbers(2, seed=4)),
+        lambda: index.update([36], numbers(1, 5, seed=5), scale=numbers(1, seed=6)),
+        lambda: index.add([], torch.empty(0, 5)),
+        lambda: index.remove([34, -(2**63)]),
+        lambda: index.update([], bias=torch.empty(0)),
+        lambda: index.add(range(10_000, 10_040), numbers(40, 5, seed=7), scale=numbers(40, seed=8)),
+        lambda: index.remove([]),
+        lambda: index.add([34], torch.zeros(1, 5)),
+        lambda: index.remove(range(10_000, 10_040, 2)),
+    ):
+        act()
+        yield
+
+
+def broken_off_save(index: ItemIndex, folder: Path) -> None:
+    """A save that ends before the manifest names what it wrote, as if by Ctrl-C."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index.save(folder)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """What is in a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def journal_of(folder: Path) -> Path:
+    """The journal that the manifest names."""
+    return folder / f"journal-{manifest.read(folder).journal}.log"
 
 
 def known_files(folder: Path) -> set[str]:
@@ -78,13 +138,11 @@ def known_files(folder: Path) -> set[str]:
     return manifest.read(folder).files
 
 
-def rewrite_manifest(folder: Path, change) -> None:
+def rewrite_manifest(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     """Change what a manifest says, and have its checksum agree, as a stranger might."""
-    import json
-
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
     content.pop("checksum")
-    content = change(content) or content
+    content = edit(content) or content
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     path.write_text(json.dumps({**content, "checksum": disk.checksum(text.encode())}))

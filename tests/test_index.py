@@ -1,8 +1,7 @@
-"""`ItemIndex` against a dict of vectors that is searched by brute force."""
+"""`ItemIndex` in memory: its answers, its errors, and what a change costs."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import numpy as np
@@ -10,175 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from index_model import METRICS, Model, pairs
 
-from llmrec_kernels import ItemIndex, Ragged, cosine_topk, pack, quantize
+from llmrec_kernels import ItemIndex, Ragged, cosine_topk, pack
 from llmrec_kernels.index import STORAGES, search
-
-METRICS = ("cosine", "dot")
-
-
-@dataclasses.dataclass
-class Model:
-    """What an index promises: the op over all vectors, in the order of their ids."""
-
-    metric: str
-    storage: str
-    rows: dict[int, tuple[list[float], float, float]]  # id -> vector, bias, scale
-
-    def items(self):
-        vectors = torch.tensor([self.rows[one][0] for one in sorted(self.rows)])
-        vectors = vectors.reshape(len(self.rows), -1)
-        if self.storage in ("int8", "int4"):
-            return quantize(vectors, self.storage)
-        return vectors.to(getattr(torch, self.storage))
-
-    def search(self, queries, k, exclude=None, allow=None):
-        """Scores and external ids; `exclude` and `allow` are lists per query, or None."""
-        ids = sorted(self.rows)
-        if not ids:
-            return [[(-np.inf, -1)] * k] * len(queries)
-        place = {one: i for i, one in enumerate(ids)}
-        hidden = None
-        if exclude is not None:
-            hidden = [[place[one] for one in row if one in place] for row in exclude]
-        shown = None if allow is None else [[place[one] for one in row] for row in allow]
-        scores, found = cosine_topk(
-            queries,
-            self.items(),
-            k,
-            metric=self.metric,
-            item_bias=torch.tensor([self.rows[one][1] for one in ids]),
-            item_scale=torch.tensor([self.rows[one][2] for one in ids]),
-            exclude=hidden,
-            allow=shown,
-        )
-        return [
-            [(score, ids[i] if i >= 0 else -1) for score, i in zip(*row, strict=True)]
-            for row in zip(scores.tolist(), found.tolist(), strict=True)
-        ]
-
-
-def pairs(topk):
-    return [
-        list(zip(*row, strict=True))
-        for row in zip(topk.scores.tolist(), topk.ids.tolist(), strict=True)
-    ]
-
-
-# Few different numbers make many equal scores.
-number = st.sampled_from([-1.0, 0.0, 0.5, 1.0])
-vector = st.lists(number, min_size=2, max_size=2)
-external_id = st.integers(-8, 8) | st.sampled_from([-(2**63), 2**63 - 1])
-queries = st.lists(vector, max_size=3).map(lambda rows: torch.tensor(rows).reshape(-1, 2))
-few_ids = st.lists(external_id, max_size=6)
-
-
-class IndexAgainstModel(RuleBasedStateMachine):
-    @initialize(metric=st.sampled_from(METRICS), storage=st.sampled_from(STORAGES))
-    def start(self, metric, storage):
-        self.index = ItemIndex(2, metric=metric, storage=storage)
-        self.model = Model(metric, storage, {})
-
-    @rule(rows=st.dictionaries(external_id, st.tuples(vector, number, number), max_size=12))
-    def add(self, rows):
-        ids = list(rows)
-        vectors = torch.tensor([rows[one][0] for one in ids]).reshape(-1, 2)
-        bias = torch.tensor([rows[one][1] for one in ids])
-        scale = torch.tensor([rows[one][2] for one in ids])
-        if any(one in self.model.rows for one in ids):
-            with pytest.raises(ValueError, match="in the index already"):
-                self.index.add(ids, vectors, bias=bias, scale=scale)
-            return
-        self.index.add(ids, vectors, bias=bias, scale=scale)
-        self.model.rows.update(rows)
-
-    @rule(one=external_id, row=vector)
-    def add_without_bias(self, one, row):
-        if one not in self.model.rows:
-            self.index.add([one], torch.tensor([row]))
-            self.model.rows[one] = (row, 0.0, 1.0)
-
-    @precondition(lambda self: self.model.rows)
-    @rule(data=st.data(), row=st.none() | vector, bias=st.none() | number, scale=st.none() | number)
-    def update(self, data, row, bias, scale):
-        one = data.draw(st.sampled_from(sorted(self.model.rows)))
-        if row is None and bias is None and scale is None:
-            return
-        self.index.update(
-            [one],
-            None if row is None else torch.tensor([row]),
-            bias=None if bias is None else torch.tensor([bias]),
-            scale=None if scale is None else torch.tensor([scale]),
-        )
-        new = (row, bias, scale)
-        old = self.model.rows[one]
-        self.model.rows[one] = tuple(o if n is None else n for n, o in zip(new, old, strict=True))
-
-    @precondition(lambda self: self.model.rows)
-    @rule(data=st.data())
-    def remove(self, data):
-        known = st.sampled_from(sorted(self.model.rows))
-        ids = data.draw(st.lists(known, max_size=4, unique=True))
-        self.index.remove(ids)
-        for one in ids:
-            del self.model.rows[one]
-
-    @rule(ids=st.lists(external_id, min_size=1, max_size=4, unique=True))
-    def remove_unknown(self, ids):
-        if any(one not in self.model.rows for one in ids):
-            with pytest.raises(IndexError, match="not in the index"):
-                self.index.remove(ids)
-
-    @rule(queries=queries, k=st.integers(1, 6), exclude=st.none() | few_ids, data=st.data())
-    def search(self, queries, k, exclude, data):
-        allow = data.draw(st.none() | self.known_ids())
-        found = self.index.search(queries, k, exclude=exclude, allow=allow)
-        rows = [None if one is None else [one] * len(queries) for one in (exclude, allow)]
-        assert pairs(found) == self.model.search(queries, k, *rows)
-
-    @rule(queries=queries, k=st.integers(1, 6), data=st.data())
-    def search_with_lists(self, queries, k, data):
-        count = len(queries)
-        exclude = data.draw(st.lists(few_ids, min_size=count, max_size=count))
-        allow = data.draw(st.lists(self.known_ids(), min_size=count, max_size=count))
-        found = self.index.search(queries, k, exclude=Ragged.of(exclude), allow=Ragged.of(allow))
-        assert pairs(found) == self.model.search(queries, k, exclude, allow)
-
-    def known_ids(self):
-        ids = sorted(self.model.rows)
-        return st.lists(st.sampled_from(ids), max_size=6) if ids else st.just([])
-
-    @invariant()
-    def it_holds_what_the_model_holds(self):
-        if not hasattr(self, "model"):
-            return
-        ids = list(self.model.rows)
-        assert len(self.index) == len(ids)
-        assert all(one in self.index for one in ids)
-        assert 99 not in self.index
-        if ids:
-            items = self.model.items()
-            wanted = items if isinstance(items, torch.Tensor) else items.dequantize()
-            assert torch.equal(self.index.vectors(sorted(ids)), wanted.float())
-
-
-@pytest.mark.parametrize(("more", "block"), [(16, 1 << 22), (0, 6)])
-def test_any_history_of_changes_gives_the_answers_of_brute_force(monkeypatch, more, block):
-    monkeypatch.setattr(search, "MORE", more)  # none: every tie at the cut takes the second look
-    monkeypatch.setattr(search, "FIRST", 2)
-    monkeypatch.setattr(search, "BLOCK", block)  # three rows at a time
-    run_state_machine_as_test(
-        IndexAgainstModel,
-        settings=settings(max_examples=40, stateful_step_count=20, deadline=None),
-    )
 
 
 @pytest.mark.parametrize("metric", METRICS)

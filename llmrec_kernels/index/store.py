@@ -27,7 +27,7 @@ TAIL = 1 << 12  # rows of the tail; as many at once are a segment by themselves
 FAN = 4  # segments of like size that become one
 MERGED = 1 << 18  # rows of a segment that others were merged into
 LARGEST = 1 << 20  # rows of a segment
-MAPPED = 1 << 25  # bytes of a mapped segment that is still merged with others by a save
+MAPPED = 1 << 22  # bytes of a mapped segment that is still merged with others by a save
 WORTH = 64  # rows removed from the tail before it is written anew
 
 
