@@ -48,7 +48,8 @@ std::vector<uint8_t> fold(int64_t count, const uint8_t* mask, const HeldIds& all
   const bool allow_all = allow.ids && !allow.offsets;
   const bool exclude_all = exclude.ids && !exclude.offsets;
   if (mask == nullptr && !allow_all && !exclude_all) return {};
-  std::vector<uint8_t> allowed(static_cast<size_t>(count), allow_all ? 0 : 1);
+  // One more, so that data() is not null where there are no items.
+  std::vector<uint8_t> allowed(static_cast<size_t>(count) + 1, allow_all ? 0 : 1);
   if (mask != nullptr) std::copy(mask, mask + count, allowed.begin());
   if (allow_all) {
     const auto* ids = pointer<int64_t>(allow.ids);
@@ -59,7 +60,6 @@ std::vector<uint8_t> fold(int64_t count, const uint8_t* mask, const HeldIds& all
     for (int64_t i = 0; i < exclude.ids->numel(); ++i)
       if (ids[i] >= 0 && ids[i] < count) allowed[ids[i]] = 0;
   }
-  allowed.push_back(0);  // so that data() is not null where there are no items
   return allowed;
 }
 

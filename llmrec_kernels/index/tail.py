@@ -12,7 +12,7 @@ from torch import Tensor
 from llmrec_kernels.index.removals import Positions, Removals
 from llmrec_kernels.index.segment import Entries, Ids
 from llmrec_kernels.ops import PackedItems
-from llmrec_kernels.ops.pack.room import Room, capacity, resized
+from llmrec_kernels.ops.pack.room import Room, capacity, resized, used
 from llmrec_kernels.ops.rows import Rows
 
 
@@ -77,13 +77,10 @@ class Tail:
         if ids.shape[0]:
             self.ascending &= start == 0 or listed[0] > int(self.host_ids[start - 1])
         self.host_ids[start:count] = ids
-        with torch.inference_mode():  # in which any tensor may be written
-            if self.ids.device.type != "cpu":
-                self.ids[start:count] = torch.from_numpy(ids)
-            self.bias[start:count] = 0.0 if bias is None else bias
-            self.scale[start:count] = 1.0 if scale is None else scale
-        self.biased |= bias is not None
-        self.scaled |= scale is not None
+        if self.ids.device.type != "cpu":
+            self.ids[start:count] = torch.from_numpy(ids)
+        self.biased = _written(self.bias, bias, 0.0, slice(start, count), self.biased)
+        self.scaled = _written(self.scale, scale, 1.0, slice(start, count), self.scaled)
         self.rows.append(rows)
         self.latest.update(zip(listed, range(start, count), strict=True))
 
@@ -98,14 +95,29 @@ class Prefix:
         self.count = len(tail)
         self.removals = tail.removals
         self.ascending = tail.ascending
-        self.all = Entries(
-            tail.host_ids[: self.count],
-            tail.rows.rows(),
-            tail.bias[: self.count] if tail.biased else None,
-            tail.scale[: self.count] if tail.scaled else None,
+        # What the tail grows out of later is still there; views of it are made when it is read.
+        self._held = tail.rows.prefix()
+        self._ids, self._host_ids = tail.ids, tail.host_ids
+        self._bias = tail.bias if tail.biased else None
+        self._scale = tail.scale if tail.scaled else None
+
+    @cached_property
+    def all(self) -> Entries:
+        """Everything."""
+        bias, scale = (
+            None if each is None else each[: self.count] for each in (self._bias, self._scale)
         )
-        self.host_ids = self.all.ids
-        self.ids: Tensor = tail.ids[: self.count]
+        return Entries(self.host_ids, used(*self._held), bias, scale)
+
+    @cached_property
+    def host_ids(self) -> Ids:
+        """External ids by position."""
+        return self._host_ids[: self.count]
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """The same on the index's device."""
+        return self._ids[: self.count]
 
     @cached_property
     def items(self) -> PackedItems:
@@ -138,6 +150,19 @@ class Prefix:
         while place >= self.count:  # it came later
             place = int(self.tail.earlier[place])
         return place
+
+
+def _written(
+    column: Tensor, values: Tensor | None, default: float, part: slice, before: bool
+) -> bool:
+    """Whether the column is in use; until a first value is given, nothing is written to it."""
+    if values is None and not before:
+        return False
+    with torch.inference_mode():  # in which any tensor may be written
+        if not before:
+            column[: part.start] = default
+        column[part] = default if values is None else values
+    return True
 
 
 def _longer(array: np.ndarray, room: int) -> np.ndarray:

@@ -58,7 +58,8 @@ class Room:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._held = self._used = rows
+        self._held = rows
+        self._used: Rows | None = rows
         self.count = rows.data.shape[0]
 
     @property
@@ -68,20 +69,23 @@ class Room:
 
     def rows(self) -> Rows:
         """The rows without the room: views."""
+        if self._used is None:
+            self._used = used(*self.prefix())
         return self._used
+
+    def prefix(self) -> tuple[Rows, int]:
+        """The rows with the room, and how many there are: what `used` makes the rows of.
+
+        Also later, when there are more: those are behind them, or elsewhere.
+        """
+        return self._held, self.count
 
     def reserve(self, more: int) -> None:
         """Have room for `more` rows behind the last, so that `append` needs no memory."""
         self._fit(self.count + more)
 
     def _use(self, count: int) -> None:
-        self.count = count
-        if count == self._held.data.shape[0]:
-            self._used = self._held
-            return
-        used = layout.blocks(count)
-        with torch.inference_mode(False):  # of whose tensors no other mode may take views
-            self._used = _mapped(self._held, lambda t: t[:count], lambda codes: codes[:used])
+        self.count, self._used = count, None
 
     def take(self, positions: Tensor) -> Rows:
         """Copies of the rows at these positions."""
@@ -156,6 +160,15 @@ class Piece(NamedTuple):
         bounds = torch.tensor([start, stop], device=self.targets.device)
         low, high = torch.searchsorted(self.targets, bounds).tolist()
         return Piece(self.rows, self.sources[low:high], self.targets[low:high] - start)
+
+
+def used(held: Rows, count: int) -> Rows:
+    """The first rows: views."""
+    if count == held.data.shape[0]:
+        return held
+    blocks = layout.blocks(count)
+    with torch.inference_mode(False):  # of whose tensors no other mode may take views
+        return _mapped(held, lambda t: t[:count], lambda codes: codes[:blocks])
 
 
 def taken(rows: Rows, positions: Tensor) -> Rows:
