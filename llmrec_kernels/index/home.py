@@ -35,6 +35,7 @@ class Home:
 
     def __init__(self, folder: Path, *, mapped: bool) -> None:
         self.folder, self.mapped = folder, mapped
+        self._identity = disk.identity(folder) if folder.is_dir() else None
         self.journal: Journal | None = None
         self._lock: int | None = None
 
@@ -47,10 +48,11 @@ class Home:
         last = reader.last
         if last is None:
             token, first = disk.new_token(), found.changes + 1
-            begun = Journal.begin(self.folder, token, found.kind, after=NOTHING, first=first)
-            # From now on it would be missed if it were not there.
-            manifest.write(found.model_copy(update={"journal": token}), self.folder)
-            self.journal = begun
+            self.journal = Journal.begin(self.folder, token, found.kind, after=NOTHING, first=first)
+            with saved.Save(self.folder, found.kind) as saving:
+                saving.made(manifest.journal_name(token))
+                # From now on it would be missed if it were not there.
+                manifest.write(found.model_copy(update={"journal": token}), self.folder)
             return
         if reader.torn:
             os.truncate(last.path, reader.end)
@@ -69,8 +71,8 @@ class Home:
         return token
 
     def is_in(self, folder: Path) -> bool:
-        """Whether the index lives in this folder, which is there."""
-        return self.folder.exists() and self.folder.samefile(folder)
+        """Whether the index lives in this folder, which is there; by whatever name."""
+        return disk.identity(folder) == self._identity
 
     def writing(self, folder: Path) -> contextlib.AbstractContextManager[None]:
         """Let no other process write to this folder meanwhile."""

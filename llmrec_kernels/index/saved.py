@@ -127,9 +127,13 @@ class Save:
         manifest.write(found, self.folder)
         sweep(self.folder, found)
 
+    def made(self, name: str) -> None:
+        """Take a file that was written already for one of this save's."""
+        self._written.append(self.folder / name)
+
     def _write(self, name: str, parts: Iterable[disk.Bytes]) -> None:
         disk.write_new(self.folder / name, parts)
-        self._written.append(self.folder / name)
+        self.made(name)
 
 
 def has_segment(folder: Path, kind: Kind, record: SegmentRecord) -> bool:
@@ -227,6 +231,8 @@ def _removed(folder: Path, found: Manifest) -> list[np.ndarray]:
     content = path.read_bytes()
     if disk.checksum(content) != found.removed.checksum:
         raise IndexFormatError(f"{path} is damaged: its checksum is not that of what it holds")
+    if not content.startswith(layout.header):
+        raise IndexFormatError(f"{path} has another header than what the segments have lost")
     gone = []
     for record in found.segments:
         if not record.removed:
