@@ -117,8 +117,13 @@ def check_half_made(index: ItemIndex, rows: Contents, name: str, version: int) -
     return rows
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_is_interrupted_anywhere_is_made_or_not(name):
+@pytest.mark.parametrize(
+    ("name", "fan"),
+    # With a fan of 2 what is noted of a segment is gone with it at the next change.
+    [*((name, 2) for name in CHANGES), ("a removal here and there", 4)],
+)
+def test_a_change_that_is_interrupted_anywhere_is_made_or_not(monkeypatch, name, fan):
+    monkeypatch.setattr(store, "FAN", fan)
     for at in itertools.count(1):
         index = ItemIndex(2, metric="dot")
         rows = begun(index)

@@ -125,7 +125,6 @@ def saves_with_a_journal(story):
         index.save(story.folder)
         story.safe(index)
         story.change(index)
-        story.change(index)
     index.sync()
     story.safe(index)
     index.close()
@@ -337,7 +336,8 @@ def problems(story: Story, start: Disk, folder: Path, first: bool = False) -> li
         for left in there.left(rng):
             key = frozenset(left.items())
             if key not in known:
-                known[key] = result(story, left, folder, not first and len(known) % 2 == 0)
+                modes = (len(known) % 2 == 0,) if first else (False, True)
+                known[key] = result(story, left, folder, modes, save=len(known) % 4 == 0)
             version = known[key]
             if isinstance(version, str):
                 found.append(f"after {story.ops[number - 1 : number]}: {version}")
@@ -348,7 +348,9 @@ def problems(story: Story, start: Disk, folder: Path, first: bool = False) -> li
     return found
 
 
-def result(story: Story, left: dict[str, bytes], root: Path, save: bool) -> int | str | None:
+def result(
+    story: Story, left: dict[str, bytes], root: Path, modes: tuple[bool, ...], save: bool
+) -> int | str | None:
     """The version that is found in a folder, None where there is no index, or what is wrong."""
     shutil.rmtree(root, ignore_errors=True)
     (root / "index").mkdir(parents=True)
@@ -358,12 +360,11 @@ def result(story: Story, left: dict[str, bytes], root: Path, save: bool) -> int 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".* ends with \d+ bytes of a change", RuntimeWarning)
         try:
-            there = [seen(folder, mmap) for mmap in (False, True)]
-            if there[0] is not None and story.known.get(there[0].version) != there[0]:
-                return f"version {there[0].version} is another than it was"
-            if there[0] != there[1]:
-                return "mapped it is another"
-            return next_save(folder, there[0]) if save else there[0] and there[0].version
+            for mmap in modes:
+                there = seen(folder, mmap)
+                if there is not None and story.known.get(there.version) != there:
+                    return f"version {there.version} is another than it was"
+            return next_save(folder, there) if save else there and there.version
         except (ValueError, OSError) as error:
             return f"{type(error).__name__}: {error}"
 

@@ -177,6 +177,7 @@ STRANGERS = [
     ".manifest.json.swp",
     "journal-0123456789ABCDEF.log",
     "journal-2024-01-01T00-00.log",
+    "segment-0123456789abcdef.safetensors.bak",
 ]
 
 

@@ -180,18 +180,23 @@ def positions(*values: int):
     return make
 
 
-def descending_ids(folder: Path) -> None:
-    """A segment whose ids are not in their order, and checksums that agree."""
-    record = manifest.read(folder).segments[0]
-    path = folder / record.file
-    with safe_open(path, "np") as file:
-        ids, table = file.get_tensor("ids"), file.get_tensor("checksums")
-    raw = path.read_bytes()
-    raw = raw.replace(ids.tobytes(), ids[::-1].tobytes())
-    table[:] = xxhash.xxh3_64_intdigest(raw[: -table.nbytes])
-    path.write_bytes(raw[: -table.nbytes] + table.tobytes())
-    checksum = xxhash.xxh3_64_hexdigest(table.tobytes())
-    rewrite_manifest(folder, lambda content: content["segments"][0].update(checksum=checksum))
+def first_segment(edit):
+    """A first segment that holds something else, and checksums that agree."""
+
+    def make(folder: Path) -> None:
+        record = manifest.read(folder).segments[0]
+        path = folder / record.file
+        with safe_open(path, "np") as file:
+            ids, table = file.get_tensor("ids"), file.get_tensor("checksums")
+        before = path.read_bytes()
+        raw = edit(before, ids)[: -table.nbytes]
+        assert raw != before[: -table.nbytes]
+        table[:] = xxhash.xxh3_64_intdigest(raw)
+        path.write_bytes(raw + table.tobytes())
+        checksum = xxhash.xxh3_64_hexdigest(table.tobytes())
+        rewrite_manifest(folder, lambda content: content["segments"][0].update(checksum=checksum))
+
+    return make
 
 
 def journal(folder: Path, token: str, after: str, first: int, records: bytes = b"") -> None:
@@ -222,13 +227,13 @@ def journals(*links: tuple[str, str]):
     return make
 
 
-def changes(*fields: int, body: bytes = b"", first: int | None = None):
-    """A journal with one record."""
+def changes(*fields: int, body: bytes = b"", first: int | None = None, off: int = 0):
+    """A journal with one record, whose number is off by so many."""
 
     def make(folder: Path) -> None:
         found = manifest.read(folder)
         number = found.changes + 1 if first is None else first
-        said = record(*fields[:2], number, *fields[2:], body=body)
+        said = record(*fields[:2], number + off, *fields[2:], body=body)
         journal(folder, found.journal, "0" * 16, number, said)
 
     return make
@@ -256,7 +261,9 @@ FOLDERS = {
     "a row removed twice": positions(3, 3),
     "a row removed before the first": positions(-1),
     "a row removed behind the last": positions(20),
-    "ids that descend": descending_ids,
+    "ids that descend": first_segment(lambda raw, ids: raw.replace(bytes(ids), bytes(ids[::-1]))),
+    "an id twice": first_segment(lambda raw, ids: raw.replace(bytes(ids[:1]), bytes(ids[1:2]))),
+    "a header of other types": first_segment(lambda raw, _: raw.replace(b'"F32"', b'"I32"')),
     "a journal of another time": changes(2, 0, 0, 0, first=999),
     "a journal of the end of time": changes(2, 0, 0, 0, first=2**64 - 1),
     "a removal of what is not there": changes(2, 0, 1, 8, body=struct.pack("<q", 31)),
@@ -271,6 +278,8 @@ TORN = {
     "more rows than bytes": changes(1, 0, 2**62, 8),
     "as many bytes as can be": changes(2, 0, 2**61, 2**64 - 8),
     "more bytes than there are": changes(2, 0, 2**40, 2**43),
+    "a change that is to come later": changes(2, 0, 1, 8, body=struct.pack("<q", 30), off=1),
+    "a change that came before": changes(2, 0, 1, 8, body=struct.pack("<q", 30), off=-1),
     "a change of no kind": changes(3, 0, 0, 0),
     "ids that descend in a change": changes(2, 0, 2, 16, body=struct.pack("<2q", 32, 30)),
     "one id twice in a change": changes(2, 0, 2, 16, body=struct.pack("<2q", 30, 30)),

@@ -346,6 +346,39 @@ def test_two_threads_that_change_an_index_lose_nothing(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("act", ["save", "compact"])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_change_beside_any_step_of_a_save_is_not_lost(monkeypatch, tmp_path, act, mmap):
+    monkeypatch.setattr(store, "TAIL", 32)
+    monkeypatch.setattr(store, "FAN", 2)
+    index = ItemIndex(2)
+    index.save(tmp_path)
+    index = ItemIndex.open(tmp_path, mmap=mmap)
+    for start in (0, 100, 200):
+        index.add(range(start, start + 100), torch.ones(100, 2))
+        index.save(tmp_path)
+    index.remove(range(0, 300, 3))
+    index.add(range(400, 420), torch.ones(20, 2))
+    ids, others, main = list(index), [], threading.current_thread()
+
+    def publish(self, *args, real=store.Store._publish):
+        if threading.current_thread() is main:
+            one = -1 - len(others)
+            others.append(threading.Thread(target=index.add, args=([one], torch.ones(1, 2))))
+            others[-1].start()
+            others[-1].join(0.1)  # or, where it waits for this one, not
+        real(self, *args)
+
+    monkeypatch.setattr(store.Store, "_publish", publish)
+    version = index.version
+    index.save(tmp_path) if act == "save" else index.compact()
+    for other in others:
+        other.join()
+    assert others
+    assert index.version == version + len(others)
+    assert list(index) == [*range(-len(others), 0), *ids]
+
+
 def test_sync_waits_for_the_journal_that_a_save_ends(monkeypatch, tmp_path):
     ItemIndex(2).save(tmp_path)
     index = ItemIndex.open(tmp_path)

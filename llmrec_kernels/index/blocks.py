@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import mmap
-import os
 import warnings
 from pathlib import Path
 
@@ -114,10 +113,10 @@ def open_segment(
     """A segment of what its file holds: mapped, and compared as it is used, or read at once."""
     path = folder / record.file
     layout = segment_layout(kind, record.rows, biased=record.biased, scaled=record.scaled)
+    size = disk.size_of_file(path)
+    if size != layout.size:
+        raise IndexFormatError(f"{path} has {size:,} bytes; expected {layout.size:,}")
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != layout.size:
-            raise IndexFormatError(f"{path} has {size:,} bytes; expected {layout.size:,}")
         memory = (
             mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if mapped else _read(file, size)
         )

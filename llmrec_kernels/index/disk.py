@@ -7,14 +7,18 @@ last, in one step. So whatever moment the power fails at, what was referred to i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from llmrec_kernels.index.errors import IndexFormatError
 
 PIECE = 1 << 23  # bytes written at a time
 
@@ -129,6 +133,20 @@ def lock(folder: Path) -> int:
 
 
 def unlock(handle: int) -> None:
-    """Let others write to the folder again."""
-    if handle >= 0:
-        os.close(handle)
+    """Let others write to the folder again, whatever forked processes hold of it."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
+def size_of_file(path: Path) -> int:
+    """Its bytes; refuses what is no file, such as a pipe, that would be waited for."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise IndexFormatError(f"{path} is no file")
+    return status.st_size

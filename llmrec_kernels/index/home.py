@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from llmrec_kernels.index.layout import Kind
 from llmrec_kernels.index.manifest import Manifest, SegmentRecord
 from llmrec_kernels.index.segment import Entries, Segment
 from llmrec_kernels.index.store import Store
+from llmrec_kernels.index.turns import Turns
 from llmrec_kernels.index.version import Part
 
 CPU = torch.device("cpu")
@@ -38,6 +38,12 @@ class Home:
         self._identity = disk.identity(folder) if folder.is_dir() else None
         self.journal: Journal | None = None
         self._lock: int | None = None
+        self._process = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is another process than the one that opened it."""
+        return os.getpid() != self._process
 
     def lock(self) -> None:
         """Keep other processes from writing there, until `close`."""
@@ -85,22 +91,22 @@ class Home:
         if journal is not None:
             journal.close()
         handle, self._lock = self._lock, None
-        if handle is not None:
+        if handle is not None and self.forked:
+            os.close(handle)  # the other one still has it
+        elif handle is not None:
             disk.unlock(handle)
 
     def __del__(self) -> None:
         self.close()
 
 
-def save(
-    folder: Path, home: Home, store: Store, changing: threading.RLock, kind: Kind, metric: str
-) -> None:
+def save(folder: Path, home: Home, store: Store, changing: Turns, kind: Kind, metric: str) -> None:
     """Put what the store holds now into a folder; changes wait only until it is known what."""
     disk.make_folder(folder)
     own, where = home.is_in(folder), disk.identity(folder)
     with home.writing(folder), saved.Save(folder, kind) as saving:
         saved.check_target(folder)
-        with changing:
+        with changing.turn():
             if own and home.mapped:
                 store.reclaim(keeping(saving))
             store.seal()
@@ -117,7 +123,7 @@ def save(
         part.block.files[where] = record
         if own and home.mapped and not part.block.mapped:
             new = open_segment(folder, kind, record, mapped=True, device=CPU)
-            with changing:
+            with changing.turn():
                 store.replace(part.block, new)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from llmrec_kernels.index.segment import Entries, Ids, Segment
 from llmrec_kernels.index.snapshot import Snapshot
 from llmrec_kernels.index.stats import IndexStats
 from llmrec_kernels.index.store import Store
+from llmrec_kernels.index.turns import Turns
 from llmrec_kernels.index.version import Places
 from llmrec_kernels.ops import TopK, checks
 from llmrec_kernels.ops.cosine_topk import METRICS
@@ -84,8 +84,8 @@ class ItemIndex:
         self.dim, self.device = checks.positive_int("dim", dim), torch.device(device)
         self._intake = Intake(self.dim, storage, self.device)
         self._store = Store(self._intake.empty().rows)
-        self._changing = threading.RLock()  # a change, and what must not fall between two
-        self._saving = threading.Lock()
+        self._changing = Turns("changed")  # and what must not fall between two changes
+        self._saving = Turns("saved")
         self._home: Home | None = None
         self._closed = False
 
@@ -154,7 +154,7 @@ class ItemIndex:
         """
         given = self._intake.given(ids, vectors, bias, scale)
         entries = self._intake.added(given)
-        with self._changing:
+        with self._changing.turn():
             self._store.make_room(given.ids.shape[0])
             there = self._store.version.find(given.ids).part >= 0
             if there.any():
@@ -195,7 +195,7 @@ class ItemIndex:
         if vectors is None and bias is None and scale is None:
             raise ValueError("update has nothing to change; give vectors, bias or scale")
         given = self._intake.given(ids, vectors, bias, scale)
-        with self._changing:
+        with self._changing.turn():
             self._store.make_room(given.ids.shape[0])
             version = self._store.version
             places = version.known("ids", given.ids)
@@ -226,7 +226,7 @@ class ItemIndex:
         IndexError: ids holds 3, which is not in the index
         """
         removed, _ = unique(ids)
-        with self._changing:
+        with self._changing.turn():
             self._store.make_room(0)
             self._change((), self._store.version.known("ids", removed), removed)
 
@@ -268,7 +268,7 @@ class ItemIndex:
         >>> index.stats().removed
         0
         """
-        with self._saving, self._changing:
+        with self._saving.turn(), self._changing.turn():
             self._refuse_closed()
             if self._home is None or not self._home.mapped:
                 self._store.compact(Segment)
@@ -364,8 +364,8 @@ class ItemIndex:
 
         Whatever happens meanwhile, a kill or a power cut, the folder holds the index that was
         there before or the new one. Only what is not there yet is written: segments that an
-        earlier `save` wrote, or `load` read, stay as they are. Searches and changes go on; what is
-        saved is the version of the moment.
+        earlier `save` wrote, or `load` read, stay as they are, and are not read again. Searches
+        and changes go on; what is saved is the version of the moment.
 
         Parameters
         ----------
@@ -391,7 +391,7 @@ class ItemIndex:
         [5, 9]
         """
         folder = Path(path).absolute()
-        with self._saving, _sentences(folder):
+        with self._saving.turn(), _sentences(folder):
             self._refuse_closed()
             home = self._home or Home(folder, mapped=False)
             save(folder, home, self._store, self._changing, self._kind, self.metric)
@@ -410,10 +410,12 @@ class ItemIndex:
             Leave the rows in their files, which the system reads when they are used, and forgets
             when memory is short: an index may be larger than memory. It opens at once. A search
             then reads through the files' codes, and takes of memory its results and workspace
-            alone (`cosine_topk`), a byte for each row of a segment (at most 1,048,576) where rows
-            were removed, and 13 bytes for each 65,536 of the files. Changes are in memory until
-            `save` writes them to the same folder, which writes files anew of which a quarter was
-            removed, one at a time in memory. The files must not be cut or written by others.
+            alone (`cosine_topk`), and where rows were removed, for one segment at a time, a byte
+            for each of its rows (at most 1,048,576) and 8 for each removed one. The index itself
+            holds 9 bytes for each 65,536 of the files, and 8 for each removed row. Changes are in
+            memory until `save` writes them to the same folder; it also writes segments anew of
+            which a quarter was removed, one at a time in memory, and changes wait for that. The
+            files must not be cut or written by others.
         device : str or torch.device
             Where it is searched.
 
@@ -497,8 +499,9 @@ class ItemIndex:
         --------
         >>> ItemIndex(2).sync()
         """
-        with self._changing:
+        with self._changing.turn():
             if self._home is not None and self._home.journal is not None:
+                self._refuse_closed()
                 self._home.journal.sync()
 
     def close(self) -> None:
@@ -513,7 +516,7 @@ class ItemIndex:
             ...
         ValueError: the index is closed; open it again to change it
         """
-        with self._saving, self._changing:
+        with self._saving.turn(), self._changing.turn():
             self._closed = True
             if self._home is not None:
                 self._home.close()
@@ -531,6 +534,11 @@ class ItemIndex:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ValueError("the index is closed; open it again to change it")
+        if self._home is not None and self._home.journal is not None and self._home.forked:
+            raise ValueError(
+                "the index was opened by the process that this one was forked from, which goes on "
+                "with it; load it here"
+            )
 
     def _change(
         self, added: Sequence[Entries], gone: Places | None, removed: Ids | None = None
@@ -591,21 +599,19 @@ def _opened(folder: Path, mapped: bool, device: torch.device) -> _Opened:
         raise ValueError(f"mmap leaves rows in files, which {device} cannot read; expected cpu")
     found = read(folder)
     for _ in range(TRIES):
-        missing = None
         try:
             opened = _built(folder, found, mapped, device)
         except FileNotFoundError as error:
             missing = error
         except IsADirectoryError as error:
             raise IndexFormatError(f"{error.filename} is a folder; expected a file") from error
+        else:
+            return opened
         before, found = found, read(folder)
-        if found != before:
-            continue
-        if missing is not None:
+        if found == before:
             raise IndexFormatError(
                 f"{folder} has an index that names {missing.filename}, which is missing"
             ) from missing
-        return opened
     raise OSError(f"{folder} has another index each time that it is read; try again")
 
 

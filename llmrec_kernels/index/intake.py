@@ -76,7 +76,7 @@ class Intake(NamedTuple):
 
     def empty(self) -> Entries:
         """No rows."""
-        vectors = torch.empty(0, self.dim, device=self.device)
+        vectors = torch.empty(0, self.dim, dtype=torch.float32, device=self.device)
         return Entries(unique([])[0], encode(vectors, self.storage), None, None)
 
     def _rows(self, given: Given) -> Any:

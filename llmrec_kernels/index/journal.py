@@ -135,6 +135,10 @@ class Journal:
         self, what: int, given: int, number: int, count: int, parts: Sequence[npt.NDArray[Any]]
     ) -> None:
         self._mend()
+        if os.fstat(self._handle).st_nlink == 0:
+            raise FileNotFoundError(
+                errno.ENOENT, f"{self._path} was removed, so no change can be written to it"
+            )
         length = sum(part.nbytes for part in parts)
         head = HEAD.pack(RECORD, what, given, number, count, length, 0)[:-8]
         try:
@@ -270,6 +274,7 @@ class Reader:
 def _log(path: Path) -> Log | None:
     """What a journal begins with, if that is whole."""
     try:
+        disk.size_of_file(path)
         with path.open("rb") as file:
             head = file.read(HEADER.size)
             more = file.read(1)

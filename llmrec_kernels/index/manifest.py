@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmrec_kernels.index import disk
 from llmrec_kernels.index.errors import IndexFormatError
@@ -87,6 +87,12 @@ class Manifest(_Strict):
             }
         )
 
+    @model_validator(mode="after")
+    def _each_segment_once(self) -> Manifest:
+        if len({record.token for record in self.segments}) < len(self.segments):
+            raise ValueError("a segment is named twice")
+        return self
+
     @property
     def kind(self) -> Kind:
         """What its segments have in common."""
@@ -116,7 +122,7 @@ def read(folder: Path) -> Manifest:
     """What is there, checked; `FileNotFoundError` where there is nothing."""
     path = folder / NAME
     try:
-        size = path.stat().st_size
+        size = disk.size_of_file(path)
         if size > LARGEST:
             raise IndexFormatError(f"{path} has {size:,} bytes; expected a manifest of an index")
         raw = path.read_bytes()

@@ -226,7 +226,7 @@ def _removed(folder: Path, found: Manifest) -> list[np.ndarray]:
             raise IndexFormatError(f"{folder / manifest.NAME}: removed is missing")
         return [nothing] * len(found.segments)
     path, layout = folder / found.removed.file, _removed_layout(found.segments)
-    if (size := path.stat().st_size) != layout.size:
+    if (size := disk.size_of_file(path)) != layout.size:
         raise IndexFormatError(f"{path} has {size:,} bytes; expected {layout.size:,}")
     content = path.read_bytes()
     if disk.checksum(content) != found.removed.checksum:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.cost import nbytes
+from llmrec_kernels.index.lazy import lazy
 from llmrec_kernels.index.manifest import SegmentRecord
 from llmrec_kernels.index.removals import Positions, Removals
 from llmrec_kernels.ops import PackedItems
@@ -69,26 +69,26 @@ class Segment:
         self.removals = Removals()
         self.files: dict[str, SegmentRecord] = {}  # where it was saved, by folder
 
-    @cached_property
+    @lazy
     def host_ids(self) -> Ids:
         """External ids by position."""
         if self._proof is not None:
             self._proof.of_ids()
         return self._entries.ids
 
-    @cached_property
+    @lazy
     def ids(self) -> Tensor:
         """The same on the index's device."""
         return torch.from_numpy(self.host_ids).to(self._entries.rows.data.device)
 
-    @cached_property
+    @lazy
     def all(self) -> Entries:
         """Everything, with the rows as they can be searched."""
         if self._proof is not None:
             self._proof.of_rows(None)
         return self._entries
 
-    @cached_property
+    @lazy
     def items(self) -> PackedItems:
         """As the operators take them."""
         return PackedItems.of(self.all.rows)
@@ -170,7 +170,7 @@ def _column(columns: list[Tensor | None], pieces: list[Piece], default: float) -
     if all(column is None for column in columns):
         return None
     count = sum(piece.targets.shape[0] for piece in pieces)
-    result = torch.full((count,), default, device=pieces[0].targets.device)
+    result = torch.full((count,), default, dtype=torch.float32, device=pieces[0].targets.device)
     for column, piece in zip(columns, pieces, strict=True):
         if column is not None:
             result[piece.targets] = column[piece.sources]

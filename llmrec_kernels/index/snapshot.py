@@ -92,7 +92,7 @@ class Snapshot:
         """The vectors of some items, as they are kept: `ItemIndex.vectors` says how."""
         wanted = checks.id_array("ids", ids, "[n]").cpu().numpy()
         places = self._version.known("ids", wanted)
-        result = torch.empty(wanted.shape[0], self._dim, device=self._device)
+        result = torch.empty(wanted.shape[0], self._dim, dtype=torch.float32, device=self._device)
         for number, part in enumerate(self._version.parts):
             here = (places.part == number).nonzero()[0]
             if not here.shape[0]:

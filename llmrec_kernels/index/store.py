@@ -14,6 +14,7 @@ lock.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 from llmrec_kernels.index.removals import Positions
@@ -110,15 +111,17 @@ class Store:
     def tidy(self) -> None:
         """After a change: merge what is small, and write anew what is mostly removed.
 
-        The items stay the same, and so does the number of the version. A lack of memory puts it
-        off: the change was made.
+        The items stay the same, and so does the number of the version. What fails, for lack of
+        memory say, is put off with a warning: the change was made.
         """
         try:
             self._tidy()
-        except (MemoryError, RuntimeError) as error:
-            # Memory that torch cannot get is a RuntimeError.
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-                raise
+        except Exception as error:
+            warnings.warn(
+                f"the change was made, but the index could not be tidied: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def seal(self) -> None:
         """Make a segment of the tail."""

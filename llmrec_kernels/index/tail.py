@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec_kernels.index.lazy import lazy
 from llmrec_kernels.index.removals import Positions, Removals
 from llmrec_kernels.index.segment import Entries, Ids
 from llmrec_kernels.ops import PackedItems
@@ -101,7 +101,7 @@ class Prefix:
         self._bias = tail.bias if tail.biased else None
         self._scale = tail.scale if tail.scaled else None
 
-    @cached_property
+    @lazy
     def all(self) -> Entries:
         """Everything."""
         bias, scale = (
@@ -109,17 +109,17 @@ class Prefix:
         )
         return Entries(self.host_ids, used(*self._held), bias, scale)
 
-    @cached_property
+    @lazy
     def host_ids(self) -> Ids:
         """External ids by position."""
         return self._host_ids[: self.count]
 
-    @cached_property
+    @lazy
     def ids(self) -> Tensor:
         """The same on the index's device."""
         return self._ids[: self.count]
 
-    @cached_property
+    @lazy
     def items(self) -> PackedItems:
         """As the operators take them."""
         return PackedItems.of(self.all.rows)
@@ -139,7 +139,7 @@ class Prefix:
         found = order[places]
         return np.where((places >= 0) & (self.host_ids[found] == ids), found, -1)
 
-    @cached_property
+    @lazy
     def _by_id(self) -> Positions:
         """Rows by id, those of one id in the order in which they came."""
         return self.host_ids.argsort(kind="stable")
