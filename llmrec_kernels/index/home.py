@@ -106,7 +106,7 @@ def save(folder: Path, home: Home, store: Store, changing: Turns, kind: Kind, me
     own, where = home.is_in(folder), disk.identity(folder)
     with home.writing(folder), saved.Save(folder, kind) as saving:
         saved.check_target(folder)
-        with changing.turn():
+        with changing.next():
             if own and home.mapped:
                 store.reclaim(keeping(saving))
             store.seal()
@@ -123,7 +123,7 @@ def save(folder: Path, home: Home, store: Store, changing: Turns, kind: Kind, me
         part.block.files[where] = record
         if own and home.mapped and not part.block.mapped:
             new = open_segment(folder, kind, record, mapped=True, device=CPU)
-            with changing.turn():
+            with changing.next():
                 store.replace(part.block, new)
 
 

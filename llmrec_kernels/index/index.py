@@ -154,7 +154,7 @@ class ItemIndex:
         """
         given = self._intake.given(ids, vectors, bias, scale)
         entries = self._intake.added(given)
-        with self._changing.turn():
+        with self._changing.next():
             self._store.make_room(given.ids.shape[0])
             there = self._store.version.find(given.ids).part >= 0
             if there.any():
@@ -195,7 +195,7 @@ class ItemIndex:
         if vectors is None and bias is None and scale is None:
             raise ValueError("update has nothing to change; give vectors, bias or scale")
         given = self._intake.given(ids, vectors, bias, scale)
-        with self._changing.turn():
+        with self._changing.next():
             self._store.make_room(given.ids.shape[0])
             version = self._store.version
             places = version.known("ids", given.ids)
@@ -226,7 +226,7 @@ class ItemIndex:
         IndexError: ids holds 3, which is not in the index
         """
         removed, _ = unique(ids)
-        with self._changing.turn():
+        with self._changing.next():
             self._store.make_room(0)
             self._change((), self._store.version.known("ids", removed), removed)
 
@@ -268,7 +268,7 @@ class ItemIndex:
         >>> index.stats().removed
         0
         """
-        with self._saving.turn(), self._changing.turn():
+        with self._saving.next(), self._changing.next():
             self._refuse_closed()
             if self._home is None or not self._home.mapped:
                 self._store.compact(Segment)
@@ -391,7 +391,7 @@ class ItemIndex:
         [5, 9]
         """
         folder = Path(path).absolute()
-        with self._saving.turn(), _sentences(folder):
+        with self._saving.next(), _sentences(folder):
             self._refuse_closed()
             home = self._home or Home(folder, mapped=False)
             save(folder, home, self._store, self._changing, self._kind, self.metric)
@@ -499,7 +499,7 @@ class ItemIndex:
         --------
         >>> ItemIndex(2).sync()
         """
-        with self._changing.turn():
+        with self._changing.next():
             if self._home is not None and self._home.journal is not None:
                 self._refuse_closed()
                 self._home.journal.sync()
@@ -516,7 +516,7 @@ class ItemIndex:
             ...
         ValueError: the index is closed; open it again to change it
         """
-        with self._saving.turn(), self._changing.turn():
+        with self._saving.next(), self._changing.next():
             self._closed = True
             if self._home is not None:
                 self._home.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 
 class Turns:
@@ -19,19 +18,16 @@ class Turns:
     """
 
     def __init__(self, act: str) -> None:
-        self._act, self._lock, self._taken = act, threading.RLock(), False
+        self._act, self._lock = act, threading.RLock()
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the others, and then keep them waiting."""
-        with self._lock:
-            if self._taken:
-                raise RuntimeError(
-                    f"the index is being {self._act} by this very thread, which was interrupted; "
-                    "wait until it has returned"
-                )
-            try:
-                self._taken = True
-                yield
-            finally:
-                self._taken = False
+    def next(self) -> AbstractContextManager[bool]:
+        """Within it the others wait.
+
+        It is the lock itself, which no interruption leaves locked, as it might one of Python's own.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError(
+                f"the index is being {self._act} by this very thread, which was interrupted; "
+                "wait until it has returned"
+            )
+        return self._lock
