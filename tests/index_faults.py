@@ -72,7 +72,7 @@ def bury(index: Any) -> None:
 
 
 @contextmanager
-def interrupted(at: int) -> Iterator[list[bool]]:
+def interrupted(at: int, error: type[BaseException] = KeyboardInterrupt) -> Iterator[list[bool]]:
     """Within, the index is interrupted once, as by Ctrl-C: the `at`-th time that it can be.
 
     Python looks for signals where a function begins and where a call has returned. Yields a list
@@ -95,7 +95,7 @@ def interrupted(at: int) -> Iterator[list[bool]]:
         if count == at and not came:
             sys.setprofile(None)
             came.append(True)
-            raise KeyboardInterrupt
+            raise error
 
     sys.setprofile(profile)
     try:

@@ -368,7 +368,7 @@ class IndexAgainstModel(RuleBasedStateMachine):
 SMALL = {"TAIL": 4, "FAN": 2, "MERGED": 12, "LARGEST": 16, "WORTH": 2}
 SEEN = {"FIRST": 2, "BLOCK": 6}  # three rows at a time
 
-EXAMPLES = 100
+EXAMPLES = 80
 CONSTANTS = {
     "small": (SMALL, {"MORE": 0, **SEEN}),  # every tie at the cut takes the second look
     "odd": ({"TAIL": 5, "FAN": 3, "MERGED": 40, "LARGEST": 18, "WORTH": 3}, {"MORE": 2, **SEEN}),
