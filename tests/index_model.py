@@ -132,6 +132,33 @@ REFUSED = {
 }
 
 
+# Constants so small that a dozen rows are sealed, merged, split and written anew.
+SMALL = {"TAIL": 4, "FAN": 2, "MERGED": 12, "LARGEST": 16, "WORTH": 2}
+ODD = {"TAIL": 5, "FAN": 3, "MERGED": 40, "LARGEST": 18, "WORTH": 2}
+CONSTANTS = {
+    "small": (SMALL, {"MORE": 0, "FIRST": 2, "BLOCK": 6}),  # each tie at the cut is looked at twice
+    "odd": (ODD, {"MORE": 0, "FIRST": 1, "BLOCK": 4}),
+    "as they are": ({}, {}),
+}
+
+
+def lowered(monkeypatch, name: str) -> None:
+    """Have an index use these."""
+    sizes, looks = CONSTANTS[name]
+    for constant, value in sizes.items():
+        monkeypatch.setattr(store, constant, value)
+    monkeypatch.setattr(intake, "LARGEST", store.LARGEST)
+    for constant, value in looks.items():
+        monkeypatch.setattr(search, constant, value)
+
+
+# What `counted` counts.
+SELF = (
+    *("merge", "seal", "rewrite", "split", "new tail with rows", "second look"),
+    "compact to several",
+)
+
+
 def counted(monkeypatch, happened: Counter[str]) -> None:
     """Count what the index does by itself, so that nobody takes it for tested who never saw it."""
 
