@@ -43,8 +43,8 @@ levels: $(READY)
 	for level in $$($(BIN)/python -c "from llmrec_kernels import _library as l; b = l.build_info(); \
 		print(*[x for x in ('avx2', 'avx512') if x not in b['refused_levels'] and x != b['level']])"); do \
 		LLMREC_ISA=$$level $(BIN)/python -m pytest -q -n 2 tests/test_cosine_topk*.py tests/test_pack*.py \
-			tests/test_index.py tests/test_embedding_bag.py tests/test_candidate_scores.py \
-			tests/test_quantize.py tests/test_nn.py || exit 1; done
+			tests/test_index.py tests/test_index_machine.py tests/test_embedding_bag.py \
+			tests/test_candidate_scores.py tests/test_quantize.py tests/test_nn.py || exit 1; done
 
 # LLMREC_REQUIRE_NVCC=1: what needs an nvcc fails where there is none, and is not skipped.
 nvcc:

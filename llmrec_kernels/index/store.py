@@ -89,12 +89,12 @@ class Store:
         `certain` is called when nothing but a bug or an interruption can fail any more.
         """
         parts, tail = list(self.version.parts), self._tail
-        gone = {} if removed is None else _by_part(removed, len(parts))
-        for number, positions in gone.items():
-            block, seen = parts[number]
-            block.removals.reserve(positions.shape[0], seen=seen, rows=self._room(block))
         short = [each for each in added if each.ids.shape[0] < TAIL]
         tail.reserve(sum(each.ids.shape[0] for each in short))
+        gone = {} if removed is None else _by_part(removed, len(parts))
+        for number, positions in gone.items():  # as many notes as the tail has room for by now
+            block, seen = parts[number]
+            block.removals.reserve(positions.shape[0], seen=seen, rows=self._room(block))
         segments = [Part(Segment(each), 0) for each in added if each.ids.shape[0] >= TAIL]
         certain()
         self._broken_off = True
