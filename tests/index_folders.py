@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +13,27 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+import llmrec_kernels
 from llmrec_kernels import ItemIndex
 from llmrec_kernels.index import disk, manifest
 
 EXTREMES = [-(2**63), 2**63 - 1]
+
+
+def said_by(script: str, *words: str) -> Any:
+    """What a script says in JSON: in a process of its own, which has one thread to fork."""
+    process = subprocess.run(
+        [sys.executable, script, *words],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(llmrec_kernels.__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 class Contents(NamedTuple):

@@ -5,35 +5,12 @@ A fork of tests/index_kills.py is killed each time; tests/test_index_power_cuts.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import index_kills
-
-import llmrec_kernels
-
-
-def results(name: str, folder: Path) -> dict:
-    """What index_kills.py found: it is a process of its own, which has one thread to fork."""
-    process = subprocess.run(
-        [sys.executable, index_kills.__file__, name, str(folder)],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(llmrec_kernels.__file__).parents[1]),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
+from index_folders import said_by
 
 
 def test_a_kill_at_each_call_to_the_system_leaves_the_old_or_the_new_index(tmp_path):
-    found = results("each_call", tmp_path)
+    found = said_by(index_kills.__file__, "each_call", str(tmp_path))
     assert len(found) == 2 * len(index_kills.ACTS)
     assert {name: one["wrong"] for name, one in found.items() if one["wrong"]} == {}
     for name, one in found.items():
@@ -45,7 +22,7 @@ def test_a_kill_at_each_call_to_the_system_leaves_the_old_or_the_new_index(tmp_p
 
 
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_index(tmp_path):
-    found = results("any_moment", tmp_path)
+    found = said_by(index_kills.__file__, "any_moment", str(tmp_path))
     assert found["wrong"] == []
     assert found["killed"] == index_kills.ROUNDS
     # They came before and after saves, and in the middle of some.

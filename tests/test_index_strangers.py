@@ -8,8 +8,6 @@ import os
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import index_processes
@@ -17,10 +15,9 @@ import numpy as np
 import pytest
 import torch
 import xxhash
-from index_folders import opened, rewrite_manifest
+from index_folders import opened, rewrite_manifest, said_by
 from safetensors import safe_open
 
-import llmrec_kernels
 from llmrec_kernels import ItemIndex
 from llmrec_kernels.index import IndexFormatError, manifest, store
 
@@ -103,18 +100,7 @@ def results(root: Path) -> dict[str, list[list[str]]]:
         for name, make in {**FOLDERS, **CIRCLES}.items():
             shutil.copytree(root / "as it should be", root / name)
             make(root / name)
-    process = subprocess.run(
-        [sys.executable, index_processes.__file__, "strangers", str(root)],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(llmrec_kernels.__file__).parents[1]),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
+    return said_by(index_processes.__file__, "strangers", str(root))
 
 
 def segment_said(edit):

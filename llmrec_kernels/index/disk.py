@@ -150,3 +150,20 @@ def size_of_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise IndexFormatError(f"{path} is no file")
     return status.st_size
+
+
+@contextlib.contextmanager
+def sentences(folder: Path) -> Iterator[None]:
+    """Say of a system's error what it means here."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.filename2 is None and error.errno is None:
+            raise
+        if isinstance(error, FileNotFoundError | BlockingIOError | FileExistsError):
+            raise
+        raise OSError(
+            error.errno,
+            f"{folder} cannot be written to ({error.strerror}); the index and what was saved "
+            "before are as they were",
+        ) from error

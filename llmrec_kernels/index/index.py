@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from llmrec_kernels.index import disk
 from llmrec_kernels.index.encode import STORAGES
 from llmrec_kernels.index.errors import IndexFormatError
 from llmrec_kernels.index.home import Home, keeping, save
@@ -237,7 +237,8 @@ class ItemIndex:
         bfloat16, d + 8 in int8, ceil(d / 2) + 4 in int4), 4 ceil(d / 4) for the int8 codes that a
         search reads, 16 for what goes with those and its inverse norm, 8 for its id, and 4 each
         for a bias and a scale where any was given. Up to 4,096 items that were added last take
-        about 150 more.
+        some 160 more, and there is room for as many again beside them. A segment of which rows
+        were removed holds 4 more for each of its rows and up to 8 for each removed one.
 
         Examples
         --------
@@ -275,7 +276,7 @@ class ItemIndex:
                 return
             folder = self._home.folder
             with (
-                _sentences(folder),
+                disk.sentences(folder),
                 self._home.writing(folder),
                 Save(folder, self._kind) as saving,
             ):
@@ -391,7 +392,7 @@ class ItemIndex:
         [5, 9]
         """
         folder = Path(path).absolute()
-        with self._saving.next(), _sentences(folder):
+        with self._saving.next(), disk.sentences(folder):
             self._refuse_closed()
             home = self._home or Home(folder, mapped=False)
             save(folder, home, self._store, self._changing, self._kind, self.metric)
@@ -412,10 +413,11 @@ class ItemIndex:
             then reads through the files' codes, and takes of memory its results and workspace
             alone (`cosine_topk`), and where rows were removed, for one segment at a time, a byte
             for each of its rows (at most 1,048,576) and 8 for each removed one. The index itself
-            holds 9 bytes for each 65,536 of the files, and 8 for each removed row. Changes are in
-            memory until `save` writes them to the same folder; it also writes segments anew of
-            which a quarter was removed, one at a time in memory, and changes wait for that. The
-            files must not be cut or written by others.
+            holds 9 bytes for each 65,536 of the files, and where rows were removed 4 for each row
+            of the segment and up to 8 for each removed one. Changes are in memory until `save`
+            writes them to the same folder; it also writes segments anew of which a quarter was
+            removed, one at a time in memory, and changes wait for that. Each segment keeps its
+            file open. The files must not be cut or written by others.
         device : str or torch.device
             Where it is searched.
 
@@ -480,7 +482,7 @@ class ItemIndex:
         if not journal:
             return _opened(folder, mmap, there).made
         home = Home(folder, mapped=mmap)
-        with _sentences(folder):
+        with disk.sentences(folder):
             read(folder)  # says whether there is an index
             home.lock()
             try:
@@ -552,7 +554,7 @@ class ItemIndex:
         def certain() -> None:
             if log is None or self._home is None:
                 return
-            with _sentences(self._home.folder):
+            with disk.sentences(self._home.folder):
                 write(log)
 
         def write(log: Journal) -> None:
@@ -629,20 +631,3 @@ def _built(folder: Path, found: Manifest, mapped: bool, device: torch.device) ->
     except (IndexError, ValueError) as error:
         raise IndexFormatError(f"{folder}: a journal cannot be followed: {error}") from error
     return _Opened(index, found, reader)
-
-
-@contextmanager
-def _sentences(folder: Path) -> Iterator[None]:
-    """Say of a system's error what it means here."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.filename2 is None and error.errno is None:
-            raise
-        if isinstance(error, FileNotFoundError | BlockingIOError | FileExistsError):
-            raise
-        raise OSError(
-            error.errno,
-            f"{folder} cannot be written to ({error.strerror}); the index and what was saved "
-            "before are as they were",
-        ) from error
