@@ -216,7 +216,7 @@ def test_movielens_latest_small_has_the_publishers_counts_and_one_frame_format()
 
 def test_load_takes_a_name_and_lists_the_names_it_knows(recbole_folder):
     assert datasets.load("ml-100k", recbole_folder).name == "ml-100k"
-    with pytest.raises(ValueError, match="ml-100k, ml-latest-small; got 'ml-1m'"):
+    with pytest.raises(ValueError, match="ml-100k, ml-latest-small, online-retail; got 'ml-1m'"):
         datasets.load("ml-1m")
     with pytest.raises(ValueError, match="u1, u2, u3, u4, u5, ua, ub; got 'u6'"):
         datasets.movielens_100k_split("u6")

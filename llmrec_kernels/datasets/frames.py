@@ -25,8 +25,9 @@ class Dataset:
         Name of the data set.
     interactions : pandas.DataFrame
         One row an interaction, in the source's order: ``user`` and ``item`` (the source's own
-        ids, int64 or strings), ``rating`` (float64, in the source's unit, stars for MovieLens),
-        ``timestamp`` (int64, seconds since 1970-01-01 UTC; 0 where the source has none).
+        ids, int64 or strings), ``rating`` (float64, in the source's unit, stars for MovieLens; 1
+        where feedback is implicit), ``timestamp`` (int64, seconds since 1970-01-01 UTC; 0 where
+        the source has none); some sources add columns.
     items : pandas.DataFrame
         One row an item: ``item``, ``title``, ``year`` (Int64, may be missing), ``genres``
         (tuples of str) and ``text``, what a text encoder reads; some sources add columns.

@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -180,48 +180,6 @@ def movielens_100k_split(
     url = f"{_PUBLISHER}/ml-100k.zip"
     found = locate("ml-100k", [(base, test)], path, url=url, advice=_advice("ml-100k"))
     return _ratings(found, base), _ratings(found, test)
-
-
-_LOADERS: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
-    "ml-100k": movielens_100k,
-    "ml-latest-small": movielens_latest_small,
-}
-
-
-def load(name: str, path: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by name.
-
-    Parameters
-    ----------
-    name : str
-        ``"ml-100k"`` or ``"ml-latest-small"``.
-    path : path-like, optional
-        The folder with the data; see `movielens_100k` for where else they are looked for.
-
-    Returns
-    -------
-    Dataset
-        Interactions, items and users.
-
-    Raises
-    ------
-    ValueError
-        There is no such data set.
-    DatasetNotFoundError
-        The data are in none of the places searched.
-
-    Examples
-    --------
-    >>> load("ml-100k").users.occupation[0]
-    'technician'
-    >>> load("ml-100m")
-    Traceback (most recent call last):
-    ...
-    ValueError: name must be one of ml-100k, ml-latest-small; got 'ml-100m'
-    """
-    if name not in _LOADERS:
-        raise ValueError(f"name must be one of {', '.join(_LOADERS)}; got {name!r}")
-    return _LOADERS[name](path)
 
 
 def _advice(name: str) -> str:

@@ -1,54 +1,57 @@
-"""Your own ratings and items, from CSV files, with errors that name the file and the line.
+"""Your own ratings, items and users, from CSV or Parquet, with errors that name file and place.
 
-Python's csv module is used rather than pandas' parser because it knows on which line a record
-begins, keeps ids as they are written ("007" stays "007") and lets no row have more or fewer fields
-than the header.
+The name of a file says what it is: ``.csv`` (UTF-8 text), ``.csv.gz`` (the same, gzipped) or
+``.parquet`` (which needs pyarrow: ``pip install llmrec_kernels[parquet]``). Errors name the line of
+a CSV file, counted from 1, or the row of a Parquet file, counted from 0.
 """
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from llmrec_kernels.datasets.csv_table import CsvTable
 from llmrec_kernels.datasets.frames import Dataset, items_frame
+from llmrec_kernels.datasets.parquet_table import ParquetTable
+from llmrec_kernels.datasets.table import Table
 
-# What str(int) writes, and what int64 surely holds. Anything else is an id only as a string.
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-_LARGEST = 2.0**53  # up to here float64 holds every whole number
+_SUFFIXES = (".csv", ".csv.gz", ".parquet")
+_INTERACTIONS = ("user", "item", "rating", "timestamp")
+_ITEMS = ("item", "title", "year", "genres", "text")
 
 
 def read_ratings(path: str | os.PathLike[str]) -> pd.DataFrame:
-    r"""Read interactions from a CSV file in UTF-8.
+    r"""Read interactions from a CSV or Parquet file.
 
     Parameters
     ----------
     path : path-like
-        A file whose header has ``user``, ``item``, ``rating`` and, if known, ``timestamp``
-        (seconds since 1970-01-01 UTC); other columns are ignored.
+        A file with the columns ``user`` and ``item`` and, if known, ``rating`` and ``timestamp``
+        (seconds since 1970-01-01 UTC; in Parquet also its own timestamps); other columns are
+        ignored.
 
     Returns
     -------
     pandas.DataFrame
-        ``user`` and ``item`` (int64 where every id of the column is a whole number as Python
-        writes it, otherwise strings), ``rating`` (float64), ``timestamp`` (int64; 0 without the
-        column, so that the order of the rows decides what is last).
+        ``user`` and ``item`` (int64 or strings: in CSV int64 where every id of the column is a
+        whole number as Python writes it, in Parquet what the file has), ``rating`` (float64; 1
+        without the column, which is implicit feedback: what was taken counts as liked),
+        ``timestamp`` (int64; 0 without the column, so that the order of the rows decides what is
+        last).
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty or lacks a column, or a row has no id or a rating that is not a number.
+        The name of the file has another ending, the file is empty, damaged or lacks a column, or
+        a row has no id, a rating that is not a number, or no time where others have one.
+    ImportError
+        The file is Parquet and pyarrow is not installed.
 
     Examples
     --------
@@ -60,75 +63,133 @@ def read_ratings(path: str | os.PathLike[str]) -> pd.DataFrame:
     0  ann     1     5.0          0
     1  bob     2     3.5          0
     """
-    table = _Table.read(path, ("user", "item", "rating"))
-    rating = table.numbers("rating")
-    timestamp = table.numbers("timestamp") if "timestamp" in table.header else np.zeros(len(rating))
-    columns = {"user": table.ids("user"), "item": table.ids("item"), "rating": rating}
-    return pd.DataFrame(columns | {"timestamp": timestamp.astype(np.int64)})
+    table = _open(path, _INTERACTIONS)
+    table.require("user", "item")
+    n = len(table)
+    columns = {"user": table.ids("user"), "item": table.ids("item")}
+    rating = table.numbers("rating") if table.has("rating") else np.ones(n)
+    timestamp = table.seconds("timestamp") if table.has("timestamp") else np.zeros(n, np.int64)
+    return pd.DataFrame(columns | {"rating": rating, "timestamp": timestamp})
 
 
 def read_items(path: str | os.PathLike[str]) -> pd.DataFrame:
-    r"""Read items from a CSV file in UTF-8.
+    r"""Read items from a CSV or Parquet file.
 
     Parameters
     ----------
     path : path-like
-        A file whose header has ``item``, and ``title`` or ``text`` or both; ``genres``, if there,
-        is a list such as ``Comedy|Drama``; other columns are ignored.
+        A file with the columns ``item``, and ``title`` or ``text`` or both; ``genres``, if there,
+        are lists such as ``Comedy|Drama`` (in Parquet also lists of strings), and ``year`` is a
+        whole number.
 
     Returns
     -------
     pandas.DataFrame
         The items frame of `Dataset`. Without ``text`` it is written from title and genres;
-        without ``title`` the text stands in for it. The year is the one in brackets in the title.
+        without ``title`` the text stands in for it; without ``year`` it is the one in brackets in
+        the title. The other columns follow, in the file's order: float64 with NaN where a value
+        is missing if every value is a number (in CSV: as programs write one, so that "007" is
+        none), otherwise strings with a missing value for an empty one. Lists of strings, which
+        only Parquet has, become tuples. Parquet columns of other types (dates, structures,
+        bytes) are left out, as is a column without a name.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty or lacks a column, a row has no id, or an id comes twice.
+        The name of the file has another ending, the file is empty, damaged or lacks a column, or
+        a row has no id, an id that another row has, or a year that is none.
+    ImportError
+        The file is Parquet and pyarrow is not installed.
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "items.csv")
-    >>> _ = path.write_text("item,title,genres\n1,Heat (1995),Crime|Drama\n")
-    >>> read_items(path)[["item", "year", "text"]]
-       item  year                                text
-    0     1  1995  Heat (1995). Genres: Crime, Drama.
+    >>> _ = path.write_text("item,title,genres,price\n1,Heat (1995),Crime|Drama,9.5\n")
+    >>> read_items(path)[["item", "year", "text", "price"]]
+       item  year                                text  price
+    0     1  1995  Heat (1995). Genres: Crime, Drama.    9.5
     """
-    table = _Table.read(path, ("item",))
-    held = [name for name in ("title", "text") if name in table.header]
+    table = _open(path)
+    table.require("item")
+    held = [name for name in ("title", "text") if table.has(name)]
     if not held:
-        raise ValueError(table.lacks("title or text"))
-    table.refuse_repeats("item")
-    text = table.column("text") if "text" in held else None
-    genres = table.column("genres") if "genres" in table.header else [""] * len(table.rows)
-    lists = [tuple(filter(None, (part.strip() for part in one.split("|")))) for one in genres]
-    return items_frame(table.ids("item"), table.column(held[0]), lists, text)
+        raise table.lacks("title or text")
+    text = table.texts("text") if "text" in held else None
+    genres = table.lists("genres") if table.has("genres") else [()] * len(table)
+    frame = items_frame(table.unique_ids("item"), table.texts(held[0]), genres, text)
+    if table.has("year"):
+        frame["year"] = pd.array(table.years("year"), dtype="Int64")
+    return _with_features(frame, table, _ITEMS)
 
 
-def read_dataset(ratings: str | os.PathLike[str], items: str | os.PathLike[str]) -> Dataset:
-    r"""Read a data set from a CSV file of ratings and one of items.
+def read_users(path: str | os.PathLike[str]) -> pd.DataFrame:
+    r"""Read what is known of users from a CSV or Parquet file.
 
     Parameters
     ----------
-    ratings, items : path-like
-        Files as `read_ratings` and `read_items` describe them. If the item ids of only one of
-        them are all whole numbers, both are kept as strings.
+    path : path-like
+        A file with the column ``user``.
 
     Returns
     -------
-    Dataset
-        Named after the ratings file; ``users`` is None.
+    pandas.DataFrame
+        ``user``, with ids as in `read_ratings`, and the other columns as in `read_items`.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        A file is not as described, or no rated item is among the items.
+        The name of the file has another ending, the file is empty, damaged or lacks the column,
+        or a row has no id, or an id that another row has.
+    ImportError
+        The file is Parquet and pyarrow is not installed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "users.csv")
+    >>> _ = path.write_text("user,age,town\nann,31,York\nbob,,Hull\n")
+    >>> read_users(path)
+      user   age  town
+    0  ann  31.0  York
+    1  bob   NaN  Hull
+    """
+    table = _open(path)
+    table.require("user")
+    return _with_features(pd.DataFrame({"user": table.unique_ids("user")}), table, ("user",))
+
+
+def read_dataset(
+    ratings: str | os.PathLike[str],
+    items: str | os.PathLike[str],
+    users: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    r"""Read a data set from a file of ratings, one of items and, if there is one, one of users.
+
+    Parameters
+    ----------
+    ratings, items, users : path-like
+        Files as `read_ratings`, `read_items` and `read_users` describe them. If the ids of only
+        one of two files are integers, both are kept as strings.
+
+    Returns
+    -------
+    Dataset
+        Named after the ratings file; ``users`` is None without a file of them.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        A file is not as described, no rated item is among the items, or no user who rated is
+        among the users.
+    ImportError
+        A file is Parquet and pyarrow is not installed.
 
     Examples
     --------
@@ -141,107 +202,61 @@ def read_dataset(ratings: str | os.PathLike[str], items: str | os.PathLike[str])
     (Dataset('shop': 1 interactions of 1 users with 2 items), '1')
     """
     interactions, described = read_ratings(ratings), read_items(items)
-    if interactions["item"].dtype != described["item"].dtype:
-        # Only ids that str(int) writes alike became numbers, so nothing is lost on the way back.
-        interactions["item"] = interactions["item"].astype(str)
-        described["item"] = described["item"].astype(str)
-    if not interactions["item"].isin(described["item"]).any():
+    _match("item", interactions, described, ratings, items)
+    known = None
+    if users is not None:
+        known = read_users(users)
+        _match("user", interactions, known, ratings, users)
+    name = Path(ratings).name[: -len(_suffix(ratings))]
+    return Dataset(name, interactions, described, known)
+
+
+def _match(
+    column: str,
+    interactions: pd.DataFrame,
+    described: pd.DataFrame,
+    ratings: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+) -> None:
+    """Make the ids of both frames of one kind; refuse those that have none in common."""
+    if interactions[column].dtype != described[column].dtype:
+        # An integer is written in one way alone, so nothing is lost on the way to a string.
+        interactions[column] = interactions[column].astype(str)
+        described[column] = described[column].astype(str)
+    if not interactions[column].isin(described[column]).any():
         raise ValueError(
-            f"no item of {ratings} is in {items}: the column item has "
-            f"{_some(interactions['item'])} in the first and {_some(described['item'])} in the "
+            f"no {column} of {ratings} is in {path}: the column {column} has "
+            f"{_some(interactions[column])} in the first and {_some(described[column])} in the "
             f"second; both must use the same ids"
         )
-    return Dataset(Path(ratings).stem, interactions, described)
 
 
 def _some(ids: pd.Series) -> str:
     return ", ".join(repr(one) for one in ids.drop_duplicates().head(3).tolist())
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The rows of a CSV file as strings, each with the line it begins on."""
-
-    path: str
-    header: Sequence[str]
-    rows: list[list[str]]
-    lines: list[int]
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str], required: Sequence[str]) -> _Table:
-        table = cls(os.fspath(path), *_records(path))
-        repeated = [name for name, count in Counter(table.header).items() if count > 1]
-        if repeated:
-            raise ValueError(f"{path} has the column {repeated[0]} more than once")
-        for name in required:
-            if name not in table.header:
-                raise ValueError(table.lacks(name))
-        if not table.rows:
-            raise ValueError(f"{path} has a header but no rows")
-        return table
-
-    def lacks(self, name: str) -> str:
-        return f"{self.path} has no column {name}; its columns are {', '.join(self.header)}"
-
-    def column(self, name: str) -> list[str]:
-        position = self.header.index(name)
-        return [row[position].strip() for row in self.rows]
-
-    def ids(self, name: str) -> NDArray[np.int64] | list[str]:
-        values = self.column(name)
-        for value, line in zip(values, self.lines, strict=True):
-            if not value:
-                raise ValueError(f"{self.path}, line {line}: {name} is empty")
-        if all(map(_INTEGER.fullmatch, values)):
-            return np.array([int(value) for value in values], dtype=np.int64)
-        return values
-
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        numbers = np.empty(len(self.rows))
-        for row, (value, line) in enumerate(zip(self.column(name), self.lines, strict=True)):
-            try:
-                numbers[row] = float(value)
-            except ValueError:
-                numbers[row] = math.nan
-            if not abs(numbers[row]) <= _LARGEST:  # so written, it refuses NaN too
-                raise ValueError(
-                    f"{self.path}, line {line}: {name} must be a number (at most 2^53 in size); "
-                    f"got {value!r}"
-                )
-        return numbers
-
-    def refuse_repeats(self, name: str) -> None:
-        first: dict[str, int] = {}
-        for value, line in zip(self.column(name), self.lines, strict=True):
-            if first.setdefault(value, line) != line:
-                raise ValueError(
-                    f"{self.path}, line {line}: {name} {value!r} is already on line "
-                    f"{first[value]}; each {name} may come once"
-                )
+def _suffix(path: str | os.PathLike[str]) -> str:
+    name = Path(path).name.lower()
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    raise ValueError(
+        f"{os.fspath(path)} must have a name that ends in {', '.join(_SUFFIXES[:-1])} or "
+        f"{_SUFFIXES[-1]}, which says what kind of file it is"
+    )
 
 
-def _records(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], list[int]]:
-    """Read the header, the other non-blank rows, and the line each of these begins on."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            begins = 1
-            for row in reader:
-                if row:
-                    if rows and len(row) != len(rows[0]):
-                        raise ValueError(
-                            f"{path}, line {begins}: expected {len(rows[0])} fields, as in the "
-                            f"header, and found {len(row)}"
-                        )
-                    rows.append(row)
-                    lines.append(begins)
-                begins = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {begins}: not CSV: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    if not rows:
-        raise ValueError(f"{path} is empty; it must begin with a header that names its columns")
-    return [name.strip() for name in rows[0]], rows[1:], lines[1:]
+def _open(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Table:
+    """Read a file; of Parquet only some columns, if they are all that will be asked for."""
+    return ParquetTable(path, columns) if _suffix(path) == ".parquet" else CsvTable(path)
+
+
+def _with_features(frame: pd.DataFrame, table: Table, known: Sequence[str]) -> pd.DataFrame:
+    """Add the columns of the table that are not `known`."""
+    features = {}
+    for name in table.header:
+        if name and name not in known:
+            values = table.feature(name)
+            if values is not None:
+                features[name] = pd.Series(values, index=frame.index)
+    return pd.concat([frame, pd.DataFrame(features, index=frame.index)], axis=1)
