@@ -6,57 +6,33 @@ Krichene and Rendle, KDD 2020), and what a user has in train is not recommended 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from llmrec_kernels.evaluation import metrics as _metrics
+from llmrec_kernels.evaluation.columns import pairs_in, require_rows, require_values
+from llmrec_kernels.evaluation.full_ranking import auc_of
+from llmrec_kernels.evaluation.groups import groups_of
+from llmrec_kernels.evaluation.ranked import Ranked, Recommends, Rules, ids, numbered, sets_of
 from llmrec_kernels.evaluation.report import Report
-from llmrec_kernels.evaluation.splits import require_columns
+from llmrec_kernels.ops import checks
 
-_PER_USER = {
+_OF_HITS = {
     "hit_rate": ("HR", _metrics.hit_rate),
     "ndcg": ("NDCG", _metrics.ndcg),
     "recall": ("Recall", _metrics.recall),
     "precision": ("Precision", _metrics.precision),
     "mrr": ("MRR", _metrics.mrr),
+    "map": ("MAP", _metrics.average_precision),
 }
-_COVERAGE = "coverage"
-METRICS = (*_PER_USER, _COVERAGE)
-
-
-class RankedItems(Protocol):
-    """What a recommender returns: one row a recommendation, as 1-D arrays."""
-
-    @property
-    def user(self) -> Any:
-        """User ids."""
-
-    @property
-    def item(self) -> Any:
-        """Item ids."""
-
-    @property
-    def rank(self) -> Any:
-        """Ranks, from 1."""
-
-
-class Recommends(Protocol):
-    """A fitted recommender, as far as evaluation needs one."""
-
-    def recommend(
-        self,
-        users: Any,
-        k: int = 10,
-        *,
-        filter_seen: bool = True,
-        allow: Any = None,
-        exclude: Any = None,
-    ) -> RankedItems:
-        """Rank up to k items for each user."""
+_OF_ALL_LISTS = {"coverage": ("Coverage", _metrics.coverage), "gini": ("Gini", _metrics.gini)}
+METRICS = (*_OF_HITS, "auc", "novelty", "diversity", "exposure", *_OF_ALL_LISTS)
+DEFAULT_METRICS = ("hit_rate", "ndcg", "recall", "precision", "mrr", "coverage")
 
 
 def evaluate(
@@ -69,7 +45,9 @@ def evaluate(
     allow: ArrayLike | None = None,
     relevance: float | None = None,
     filter_seen: bool = True,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    vectors: pd.DataFrame | None = None,
+    groups: pd.Series | pd.DataFrame | None = None,
 ) -> Report:
     """Ask a fitted model for k items a user and compare them with what the user took in test.
 
@@ -83,16 +61,27 @@ def evaluate(
     k : int, optional
         Length of the lists.
     items : DataFrame with the column ``item``, or item ids, optional
-        The catalogue that coverage is a share of; by default the items in train and test.
+        The catalogue: what coverage and Gini count, and what competes in AUC; by default the items
+        in train and test. Give the items that the model was fitted with, where there are more.
     allow : item ids, optional
         The only items that may be recommended (cold items, say); test items that are not among
-        them are not asked for, and coverage is a share of them.
+        them are not asked for, and the catalogue is these.
     relevance : float, optional
         Least rating that makes a test item relevant; by default each test item is.
     filter_seen : bool, optional
         Whether what a user has in train is not recommended, nor counted as relevant.
     metrics : sequence of str, optional
-        Some of ``METRICS``.
+        Some of ``METRICS``. Accuracy: "hit_rate", "ndcg", "recall", "precision", "mrr", "map", and
+        "auc", which asks the model again for the whole ranking of each user, some users at a time.
+        What is shown: "novelty" (bits, from popularity in train), "diversity" (within a list, by
+        ``vectors``), "exposure" (the share of places that goes to head, mid and tail, of a third
+        of train's interactions each), "coverage" and "gini" (of all lists together).
+    vectors : DataFrame, optional
+        A row for each item, with item ids for index; for "diversity".
+    groups : Series or DataFrame, optional
+        The group of each user: a Series with user ids for index, or a frame with ``user`` and
+        ``group``. The report then has ``groups(label)`` and ``gap(label)`` for every metric that
+        users have.
 
     Returns
     -------
@@ -102,9 +91,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        A column is missing, a metric is unknown, no user has a relevant item, or the model
-        breaks its promise: it returns a user nobody asked for, a rank beyond k, an item twice,
-        an item that is not allowed, or one that the user has seen.
+        A column, a value, a vector or a group is missing, a metric is unknown, no user has a
+        relevant item, or the model breaks its promise: it returns a user nobody asked for, a rank
+        beyond k, an item twice, an item that is not allowed, or one that the user has seen.
 
     Examples
     --------
@@ -118,151 +107,116 @@ def evaluate(
     >>> test = pd.DataFrame({"user": [1, 2], "item": [8, 9]})
     >>> print(evaluate(Same(), train, test, k=2, metrics=("mrr", "coverage")))
     MRR@2 0.7500 ± 0.4900 | Coverage@2 0.6667 | 2 users, 0 left out
+    >>> report = evaluate(Same(), train, test, k=2, groups=pd.Series({1: "new", 2: "old"}))
+    >>> report.gap("MRR@2").difference
+    0.5
     """
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise ValueError(f"metrics must be among {', '.join(METRICS)}; got {unknown[0]!r}")
-    if k < 1:
+    if checks.integer("k", k) < 1:
         raise ValueError(f"k must be at least 1; got {k}")
-    require_columns("train", train, "user", "item")
-    wanted = _relevant(train, test, allow, relevance, filter_seen)
+    if "diversity" in metrics and vectors is None:
+        raise ValueError("the metric diversity needs vectors: a frame with item ids for index")
+    require_values("train", train, "user", "item")
+    rules = Rules(train, allow, filter_seen)
+    wanted = _relevant(rules, test, relevance)
     users = pd.unique(wanted["user"].to_numpy())
     n_skipped = test["user"].nunique() - len(users)
     if not len(users):
         raise ValueError(f"test has no relevant item for any of its {n_skipped} users")
-    ranked = _table(model.recommend(users, k=k, filter_seen=filter_seen, allow=allow), users, k)
-    if allow is not None:
-        _refuse(~ranked["item"].isin(_ids(allow)), ranked, "which is not in allow")
-    if filter_seen:
-        _refuse(_in(ranked, train), ranked, "who has it in train")
+    group = None if groups is None else groups_of(groups, users)
     catalogue = _catalogue(train, test, items, allow)
-    lists, sets, known = _as_codes(ranked, wanted, catalogue, users, k)
-    values, overall = {}, {}
-    hits = _metrics.match(lists, sets)
+    shown = _Shown(rules.ask(model, users, k), wanted, catalogue, train)
+    values: dict[str, NDArray[np.float64]] = {}
+    overall: dict[str, float] = {}
     for name in metrics:
-        if name == _COVERAGE:
-            inside = np.where(np.isin(lists, known), lists, _metrics.PAD)
-            overall[f"Coverage@{k}"] = _metrics.coverage(inside, len(catalogue), k)
+        if name in _OF_ALL_LISTS:
+            label, of_all = _OF_ALL_LISTS[name]
+            overall[f"{label}@{k}"] = of_all(shown.in_catalogue, len(catalogue), k)
+        elif name == "auc":
+            values["AUC"] = auc_of(model, rules, wanted, users, catalogue)
         else:
-            label, metric = _PER_USER[name]
-            values[f"{label}@{k}"] = metric(hits, k)
-    return Report(k, pd.DataFrame(values, index=pd.Index(users, name="user")), overall, n_skipped)
+            values |= _per_user(name, shown, k, vectors)
+    per_user = pd.DataFrame(values, index=pd.Index(users, name="user"))
+    return Report(k, per_user, overall, n_skipped, group)
 
 
-def compare(
-    models: Mapping[str, Recommends],
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    **options: Any,
-) -> pd.DataFrame:
-    """Evaluate several models alike and put their metrics side by side.
+@dataclass(frozen=True)
+class _Shown:
+    """The lists, with what the metrics read of them; numbered alike throughout."""
 
-    Parameters
-    ----------
-    models : mapping of str to Recommends
-        Fitted models by the name to show.
-    train, test : pandas.DataFrame
-        As for `evaluate`.
-    **options
-        The other parameters of `evaluate`, the same for all.
+    ranked: Ranked
+    wanted: pd.DataFrame
+    catalogue: pd.Series
+    train: pd.DataFrame
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a model; a column a metric, each followed by its standard error where it has one
-        ("NDCG@10", "NDCG@10 SE"); last the number of users.
+    @cached_property
+    def _numbers(self) -> list[NDArray[np.int64]]:
+        others = self.wanted["item"], self.catalogue, self.train["item"]
+        return numbered(self.ranked, *others)
 
-    Raises
-    ------
-    ValueError
-        As `evaluate` does.
+    @cached_property
+    def lists(self) -> NDArray[np.int64]:  # [U, k]
+        return self.ranked.lists(self._numbers[0])
 
-    Examples
-    --------
-    >>> from types import SimpleNamespace
-    >>> class Only:
-    ...     def __init__(self, item):
-    ...         self.item = item
-    ...     def recommend(self, users, k=10, *, filter_seen=True, allow=None, exclude=None):
-    ...         full = [np.full(len(users), value) for value in (self.item, 1)]
-    ...         return SimpleNamespace(user=users, item=full[0], rank=full[1])
-    >>> train = pd.DataFrame({"user": [1, 2], "item": [7, 7]})
-    >>> test = pd.DataFrame({"user": [1, 2], "item": [8, 9]})
-    >>> compare({"8": Only(8), "6": Only(6)}, train, test, items=[6, 7, 8, 9], metrics=["mrr"])
-       MRR@10  MRR@10 SE  users
-    8     0.5        0.5      2
-    6     0.0        0.0      2
-    """
-    rows = {}
-    for name, model in models.items():
-        report = evaluate(model, train, test, **options)
-        row: dict[str, float] = {}
-        for label in report.labels:
-            row[label] = report[label]
-            if label not in report.overall:
-                row[f"{label} SE"] = report.standard_error(label)
-        rows[name] = row | {"users": report.n_users}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    @cached_property
+    def hits(self) -> _metrics.Hits:
+        sets = sets_of(self.wanted, self._numbers[1], self.ranked.users)
+        return _metrics.match(self.lists, sets)
+
+    @property
+    def in_catalogue(self) -> NDArray[np.int64]:  # [U, k]
+        return np.where(np.isin(self.lists, self._numbers[2]), self.lists, _metrics.PAD)
+
+    @cached_property
+    def popularity(self) -> NDArray[np.int64]:  # [N], by item number
+        size = 1 + max(numbers.max(initial=-1) for numbers in self._numbers)
+        return np.bincount(self._numbers[3], minlength=size)
 
 
-def _relevant(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    allow: ArrayLike | None,
-    relevance: float | None,
-    filter_seen: bool,
-) -> pd.DataFrame:
+def _per_user(
+    name: str, shown: _Shown, k: int, vectors: pd.DataFrame | None
+) -> dict[str, NDArray[np.float64]]:
+    """One value a user, by label; exposure has one for each group of items."""
+    if name in _OF_HITS:
+        label, metric = _OF_HITS[name]
+        return {f"{label}@{k}": metric(shown.hits, k)}
+    if name == "novelty":
+        return {f"Novelty@{k}": _metrics.novelty(shown.lists, shown.popularity, k)}
+    if name == "exposure":
+        # A last item, of the tail, so that there are three groups whatever the others are.
+        group = np.append(_metrics.popularity_groups(shown.popularity), 2)
+        shares = _metrics.exposure(shown.lists, group, k).T
+        labels = [f"Exposure {one}@{k}" for one in _metrics.POPULARITY_GROUPS]
+        return dict(zip(labels, shares, strict=True))
+    assert vectors is not None
+    rows = _rows_of(vectors, shown.ranked)
+    return {f"Diversity@{k}": _metrics.intra_list_diversity(rows, vectors.to_numpy(), k)}
+
+
+def _rows_of(vectors: pd.DataFrame, ranked: Ranked) -> NDArray[np.int64]:
+    """The lists as rows of the vectors."""
+    if not isinstance(vectors, pd.DataFrame) or not vectors.index.is_unique:
+        raise ValueError("vectors must be a DataFrame with item ids for index, each once")
+    items = ranked.table["item"]
+    rows = vectors.index.get_indexer(pd.Index(items))
+    if (rows < 0).any():
+        raise ValueError(f"vectors has no row for item {items.iloc[int(np.argmin(rows))]}")
+    return ranked.lists(rows.astype(np.int64))
+
+
+def _relevant(rules: Rules, test: pd.DataFrame, relevance: float | None) -> pd.DataFrame:
     """Keep the (user, item) pairs of test that a list could and should hold."""
-    require_columns("test", test, "user", "item", *(["rating"] if relevance is not None else []))
+    require_rows("test", test, "user", "item", *(["rating"] if relevance is not None else []))
     rows = test
     if relevance is not None:
         rows = rows[rows["rating"] >= relevance]
-    if allow is not None:
-        rows = rows[rows["item"].isin(_ids(allow))]
-    if filter_seen:
-        rows = rows[~_in(rows, train)]
+    if rules.allow is not None:
+        rows = rows[rows["item"].isin(ids(rules.allow))]
+    if rules.filter_seen:
+        rows = rows[~pairs_in(rows, rules.train)]
     return rows[["user", "item"]]
-
-
-def _table(answer: RankedItems, users: NDArray[Any], k: int) -> pd.DataFrame:
-    """Lay out the model's answer, with the row of each user in ``users``, and check it."""
-    columns = {"user": answer.user, "item": answer.item, "rank": answer.rank}
-    ranked = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
-    ranked["row"] = pd.Index(users).get_indexer(pd.Index(ranked["user"]))
-    _refuse(ranked["row"] < 0, ranked, "a user nobody asked for")
-    _refuse(~ranked["rank"].between(1, k), ranked, f"with a rank outside 1 to {k}")
-    _refuse(ranked.duplicated(["row", "rank"]), ranked, "at a rank that the list already has")
-    _refuse(ranked.duplicated(["row", "item"]), ranked, "for the second time")
-    return ranked
-
-
-def _refuse(broken: Any, ranked: pd.DataFrame, why: str) -> None:
-    if broken.any():
-        row = ranked[np.asarray(broken)].iloc[0]
-        raise ValueError(f"the model recommends item {row['item']} to user {row['user']}, {why}")
-
-
-def _in(pairs: pd.DataFrame, frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Say which (user, item) pairs also are rows of the frame."""
-    users, known_users = _codes(pairs["user"], frame["user"])
-    items, known_items = _codes(pairs["item"], frame["item"])
-    width = 1 + max(items.max(initial=0), known_items.max(initial=0))
-    return np.isin(users * width + items, known_users * width + known_items)
-
-
-def _codes(*columns: pd.Series) -> list[NDArray[np.int64]]:
-    """Number the values of all columns alike, whatever their type."""
-    # An empty array is of float type, and would make floats of the ids it is joined to.
-    filled = [column for column in columns if len(column)]
-    codes = pd.factorize(pd.concat(filled, ignore_index=True))[0] if filled else np.empty(0)
-    return np.split(codes.astype(np.int64), np.cumsum([len(one) for one in columns])[:-1])
-
-
-def _ids(items: ArrayLike | pd.DataFrame) -> pd.Series:
-    if isinstance(items, pd.DataFrame):
-        require_columns("items", items, "item")
-        return pd.Series(items["item"])
-    return pd.Series(np.asarray(items).ravel())
 
 
 def _catalogue(
@@ -271,22 +225,10 @@ def _catalogue(
     items: ArrayLike | pd.DataFrame | None,
     allow: ArrayLike | None,
 ) -> pd.Series:
-    """Choose the items that coverage is a share of, each once."""
+    """Choose the items that there are to recommend, each once."""
     if allow is not None:
-        return _ids(allow).drop_duplicates()
+        return ids(allow).drop_duplicates()
     if items is not None:
-        return _ids(items).drop_duplicates()
+        return ids(items).drop_duplicates()
     both: pd.Series = pd.concat([train["item"], test["item"]])
     return both.drop_duplicates()
-
-
-def _as_codes(
-    ranked: pd.DataFrame, wanted: pd.DataFrame, catalogue: pd.Series, users: NDArray[Any], k: int
-) -> tuple[NDArray[np.int64], list[NDArray[np.int64]], NDArray[np.int64]]:
-    """Number the items of the lists [U, k], of each user's set and of the catalogue alike."""
-    recommended, relevant, known = _codes(ranked["item"], wanted["item"], catalogue)
-    lists = np.full((len(users), k), _metrics.PAD, dtype=np.int64)
-    lists[ranked["row"].to_numpy(), ranked["rank"].to_numpy(np.int64) - 1] = recommended
-    rows = pd.Index(users).get_indexer(pd.Index(wanted["user"]))
-    ends = np.cumsum(np.bincount(rows, minlength=len(users)))
-    return lists, np.split(relevant[np.argsort(rows, kind="stable")], ends[:-1]), known

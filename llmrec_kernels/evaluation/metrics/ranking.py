@@ -1,4 +1,4 @@
-"""Ranking and rating metrics, vectorised over users.
+"""Ranking metrics: are the relevant items in the list, and how high? Vectorised over users.
 
 `match` finds once which recommendations are relevant; each ranking metric reads its result and
 returns one value a user, so that means, standard errors and paired comparisons are the caller's.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-PAD = -1  # fills the tail of a short list
+from llmrec_kernels.evaluation.metrics.lists import PAD, check_k
 
 
 class Hits(NamedTuple):
@@ -207,86 +207,90 @@ def mrr(hits: Hits, k: int = 10) -> NDArray[np.float64]:
     return ranks
 
 
-def coverage(recommended: ArrayLike, n_items: int, k: int = 10) -> float:
-    """Coverage@k: the share of the catalogue that is recommended to someone.
+def average_precision(hits: Hits, k: int = 10) -> NDArray[np.float64]:
+    """MAP@k: the mean, over the relevant items, of the precision at the rank of each.
 
-    Coverage@k = |∪_u {items in the first k of user u}| / n_items
+    AP@k = Σ_{i≤k} rel_i · Precision@i / |R|; its mean over the users is MAP@k.
+
+    A relevant item beyond rank k gives 0, and the sum is divided by |R| as in trec_eval's
+    map_cut; libraries that divide by min(k, |R|) give more where |R| > k.
+
+    Parameters
+    ----------
+    hits : Hits
+        From `match`, with at least k columns.
+    k : int, optional
+        Length of the list.
+
+    Returns
+    -------
+    float64 [U]
+        One value a user.
+
+    Examples
+    --------
+    >>> average_precision(match([[7, 8, 9], [5, 7, -1]], [[7, 9], [7]]), k=3).round(4)
+    array([0.8333, 0.5   ])
+    """
+    matrix = _first(hits, k)
+    precisions = np.cumsum(matrix, axis=1) / (np.arange(k) + 1.0)
+    means: NDArray[np.float64] = (matrix * precisions).sum(axis=1) / hits.n_relevant
+    return means
+
+
+def auc(
+    recommended: ArrayLike, relevant: Sequence[ArrayLike], n_items: ArrayLike
+) -> NDArray[np.float64]:
+    """AUC: how often a relevant item is ranked before one that is not.
+
+    AUC = |{(r, s): r ∈ R, s ∉ R, r before s}| / (|R| · (n_items − |R|))
+
+    This is a metric of the full ranking, with no cut: the lists should hold every item that could
+    be recommended. Items that are in no place of a list are taken to be tied behind those that
+    are; a tied pair counts one half, as in the ROC curve. Equal scores count in the order shown.
 
     Parameters
     ----------
     recommended : array_like, int [U, K]
-        Item ids of each user's list, best first; −1 fills a short list.
-    n_items : int
-        Size of the catalogue.
-    k : int, optional
-        Length of the list, at most K.
+        Item ids of each user's ranking, best first; −1 fills a short one.
+    relevant : sequence of U array_likes of int
+        Each user's relevant items, as for `match`.
+    n_items : int, or array_like of int [U]
+        How many items compete for each user, relevant ones included.
 
     Returns
     -------
-    float
-        Between 0 and 1.
+    float64 [U]
+        One value a user; 1/2 is chance. NaN where every item is relevant.
+
+    Raises
+    ------
+    ValueError
+        As `match` does, or fewer items compete than are ranked or relevant.
 
     Examples
     --------
-    >>> coverage([[7, 8, 9], [5, 7, -1]], n_items=6, k=2)
-    0.5
+    >>> auc([[7, 8, 9], [5, 7, -1]], [[8], [9]], n_items=4).round(4)
+    array([0.6667, 0.1667])
     """
     lists = np.asarray(recommended)
-    _check_k(lists, k, "recommended")
-    ids = np.unique(lists[:, :k])
-    n_recommended = int((ids != PAD).sum())
-    if n_recommended > n_items:
+    matrix, n_relevant = match(lists, relevant)
+    hits, ranked = matrix.sum(axis=1), (lists != PAD).sum(axis=1)
+    n_others = np.broadcast_to(np.asarray(n_items), hits.shape) - n_relevant
+    others_behind = n_others - (ranked - hits)  # those in no place of the list
+    if (others_behind < 0).any():
+        row = int(np.argmax(others_behind < 0))
+        needed = ranked[row] + n_relevant[row] - hits[row]
         raise ValueError(
-            f"n_items must be the size of the catalogue; got {n_items}, and {n_recommended} "
-            f"different items are recommended"
+            f"n_items must count all items that compete; got {n_others[row] + n_relevant[row]} "
+            f"for the user in row {row}, who has {needed} ranked or relevant ones"
         )
-    return n_recommended / n_items if n_items else 0.0
-
-
-def rmse(predicted: ArrayLike, actual: ArrayLike) -> float:
-    """Root mean squared error of predicted ratings.
-
-    RMSE = √(Σ (predicted − actual)² / n)
-
-    Parameters
-    ----------
-    predicted, actual : array_like, float [n]
-        Ratings, in the same unit.
-
-    Returns
-    -------
-    float
-        In the unit of the ratings.
-
-    Examples
-    --------
-    >>> rmse([3.0, 5.0], [3.0, 3.0])
-    1.4142135623730951
-    """
-    return float(np.sqrt(np.mean(_errors(predicted, actual) ** 2)))
-
-
-def mae(predicted: ArrayLike, actual: ArrayLike) -> float:
-    """Mean absolute error of predicted ratings.
-
-    MAE = Σ |predicted − actual| / n
-
-    Parameters
-    ----------
-    predicted, actual : array_like, float [n]
-        Ratings, in the same unit.
-
-    Returns
-    -------
-    float
-        In the unit of the ratings.
-
-    Examples
-    --------
-    >>> mae([3.0, 5.0], [3.0, 3.0])
-    1.0
-    """
-    return float(np.mean(np.abs(_errors(predicted, actual))))
+    others_before = np.cumsum(~matrix & (lists != PAD), axis=1)
+    won = (matrix * (n_others[:, None] - others_before)).sum(axis=1)
+    tied = (n_relevant - hits) * others_behind
+    pairs = n_relevant * n_others
+    share = (won + tied / 2) / np.maximum(pairs, 1)
+    return np.where(pairs > 0, share, np.nan)
 
 
 def _pair_keys(
@@ -315,29 +319,5 @@ def _refuse_repeats(lists: NDArray[np.int64], keys: NDArray[np.int64]) -> None:
 
 
 def _first(hits: Hits, k: int) -> NDArray[np.bool_]:
-    _check_k(hits.matrix, k, "hits")
+    check_k(hits.matrix, k, "hits")
     return hits.matrix[:, :k]
-
-
-def _check_k(matrix: NDArray[np.generic], k: int, argument: str) -> None:
-    # A narrower matrix would quietly give the metric at a smaller k.
-    if k < 1 or matrix.ndim != 2 or matrix.shape[1] < k:
-        raise ValueError(
-            f"k must be at least 1 and {argument} of shape [U, k or more]; got k={k} and "
-            f"{list(matrix.shape)}"
-        )
-
-
-def _errors(predicted: ArrayLike, actual: ArrayLike) -> NDArray[np.float64]:
-    ratings = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-    shapes = [list(one.shape) for one in ratings]
-    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]:
-        raise ValueError(
-            f"predicted and actual must be of one shape [n] with n ≥ 1; got {shapes[0]} and "
-            f"{shapes[1]}"
-        )
-    for name, one in zip(("predicted", "actual"), ratings, strict=True):
-        finite = np.isfinite(one)
-        if not finite.all():
-            raise ValueError(f"{name} must be finite; got {one[~finite][0]} at {np.argmin(finite)}")
-    return ratings[0] - ratings[1]
