@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import pytrec_eval
+import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from llmrec_kernels.datasets import movielens_100k
 from llmrec_kernels.evaluation import (
     PAD,
+    auc,
+    average_precision,
     coverage,
     hit_rate,
     leave_last_out,
@@ -31,6 +34,7 @@ TREC = {
     recall: "recall_{k}",
     precision: "P_{k}",
     mrr: "recip_rank",
+    average_precision: "map_cut_{k}",
 }
 
 
@@ -41,7 +45,7 @@ def trec_eval(lists, sets, k):
         str(u): {str(item): float(len(one) - rank) for rank, item in enumerate(one[:k])}
         for u, one in enumerate(lists)
     }
-    names = {f"success.{k}", f"ndcg_cut.{k}", f"recall.{k}", f"P.{k}", "recip_rank"}
+    names = {f"success.{k}", f"ndcg_cut.{k}", f"recall.{k}", f"P.{k}", "recip_rank", f"map_cut.{k}"}
     results = pytrec_eval.RelevanceEvaluator(relevant, names).evaluate(run)
     return {
         metric: np.array(
@@ -105,6 +109,43 @@ def test_ndcg_is_that_of_scikit_learn(drawn):
         scores[0, one] = np.arange(len(one), 0, -1)
         theirs = sklearn.metrics.ndcg_score(truth, scores, k=k, ignore_ties=True)
         assert ours[u] == pytest.approx(theirs, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(recommendations(), st.integers(31, 40))
+def test_auc_is_that_of_scikit_learn_with_what_is_in_no_list_tied_at_the_end(drawn, n_items):
+    lists, sets, width, _ = drawn
+    ours = auc(padded(lists, width), sets, n_items)
+    for u, (one, relevant) in enumerate(zip(lists, sets, strict=True)):
+        truth, scores = np.zeros((2, n_items))
+        truth[relevant] = 1
+        scores[one] = np.arange(len(one), 0, -1)
+        theirs = sklearn.metrics.roc_auc_score(truth, scores)
+        assert ours[u] == pytest.approx(theirs, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.permutations(list(range(12))), st.sets(st.integers(0, 11), min_size=1, max_size=11))
+def test_auc_is_that_of_the_rank_sum_test_of_scipy(ranking, relevant):
+    rank_of = {item: rank for rank, item in enumerate(ranking)}
+    mine = [-rank_of[item] for item in relevant]
+    others = [-rank_of[item] for item in set(ranking) - relevant]
+    u = scipy.stats.mannwhitneyu(mine, others).statistic
+    ours = auc([ranking], [list(relevant)], 12)[0]
+    assert ours == pytest.approx(u / (len(mine) * len(others)))
+
+
+def test_auc_counts_as_many_items_as_compete_for_each_user():
+    values = auc([[1, 2], [1, 2]], [[2], [2]], [2, 3])
+    assert values.tolist() == [0.0, 0.5]
+
+
+def test_auc_is_not_defined_where_everything_is_relevant():
+    assert np.isnan(auc([[1, 2]], [[2, 1]], 2)).all()
+
+
+def test_average_precision_divides_by_all_relevant_items_as_trec_eval_does():
+    assert average_precision(match([[4, 5]], [[4, 5, 6, 7]]), 2).tolist() == [0.5]
 
 
 ratings = st.lists(st.tuples(st.floats(-10, 10), st.floats(-10, 10)), min_size=1, max_size=30).map(
@@ -194,6 +235,8 @@ def test_coverage_of_nothing_is_0():
         (lambda: match([[1, 2], [3, 3]], [[1], [3]]), "the item 3 twice in row 1"),
         (lambda: ndcg(match([[1, 2]], [[1]]), 3), r"k must.*k=3 and \[1, 2\]"),
         (lambda: recall(match([[1, 2]], [[1]]), 0), "k must be at least 1.*k=0"),
+        (lambda: auc([[1, 2]], [[3]], 2), "n_items must.*got 2 .*row 0, who has 3 ranked or"),
+        (lambda: auc([[1, 1]], [[3]], 2), "the item 1 twice in row 0"),
         (lambda: coverage([[1, 2]], 1, 2), "n_items must be.*got 1, and 2 different"),
         (lambda: coverage([[1, 2]], 9, 3), r"recommended of shape \[U, k or more\]; got k=3"),
         (lambda: rmse([1, 2], [1]), r"of one shape \[n\] with n ≥ 1; got \[2\] and \[1\]"),

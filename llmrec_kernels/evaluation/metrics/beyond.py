@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from llmrec_kernels.evaluation.metrics.lists import PAD, check_k
 
 POPULARITY_GROUPS = ("head", "mid", "tail")
-_ROWS_AT_ONCE = 2**22  # numbers in the largest array of `intra_list_diversity`: 32 MiB
+_NUMBERS_AT_ONCE = 2**22  # in the largest array of `intra_list_diversity`: 32 MiB
 
 
 def coverage(recommended: ArrayLike, n_items: int, k: int = 10) -> float:
@@ -155,7 +155,7 @@ def intra_list_diversity(
     # The row that −1 picks is the last: a zero vector, which adds nothing to a sum.
     units = np.vstack([matrix / np.where(norms > 0, norms, 1), np.zeros((1, matrix.shape[1]))])
     squares = np.append(norms[:, 0] > 0, False)
-    step = max(1, _ROWS_AT_ONCE // max(1, k * matrix.shape[1]))
+    step = max(1, _NUMBERS_AT_ONCE // max(1, k * matrix.shape[1]))
     sums = [
         np.square(units[lists[row : row + step]].sum(axis=1)).sum(axis=1)
         for row in range(0, len(lists), step)
