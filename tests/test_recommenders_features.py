@@ -251,7 +251,7 @@ def test_a_text_fills_its_block_alone_and_as_that_text_of_an_item_would():
 
 
 def test_a_feature_that_all_items_share_says_nothing_where_vectors_are_centred():
-    same = pd.DataFrame({"image": [np.array([1.0, 2.0])] * 3})
+    same = pd.DataFrame({"image": [np.array([0.1, 0.7, 0.3]) * s for s in (1, 3, 7, 11, 0.3)]})
     assert not FeatureEncoder(vectors=["image"]).fit_transform(same).any()
 
 

@@ -142,7 +142,8 @@ class PCA:
         tensor([[2.]])
         """
         rows = _as_wide("PCA", vectors, getattr(self, "components", None))
-        return (rows - self.mean) @ self.components.T
+        projected: Tensor = (rows - self.mean) @ self.components.T
+        return projected
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What to save: values for JSON, and tensors.
