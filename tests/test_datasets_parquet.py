@@ -289,6 +289,16 @@ def checked_file(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
+def test_a_value_that_changed_on_the_disk_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "ratings.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    table = pa.table({"user": [1], "item": ["needle"]})
+    parquet.write_table(table, path, write_page_checksum=True, **plain)
+    path.write_bytes(path.read_bytes().replace(b"needle", b"noodle"))
+    with pytest.raises(ValueError, match=r"is not a whole Parquet file: .*CRC"):
+        datasets.read_ratings(path)
+
+
 @settings(deadline=None, max_examples=200)
 @given(at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_an_error_or_harmless(at, flip, checked_file, tmp_path_factory):
