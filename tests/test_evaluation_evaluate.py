@@ -279,6 +279,19 @@ def test_one_user_has_a_mean_and_no_error():
     assert str(report) == "MRR@10 1.0000 | 1 users, 1 left out"
 
 
+def test_a_report_of_metrics_that_no_single_user_has_is_a_table_too():
+    report = evaluate(Says((1, 20, 1)), TRAIN, TEST, metrics=["coverage", "gini"])
+    table = report.to_pandas()
+    assert table.index.tolist() == ["Coverage@10", "Gini@10"]
+    assert table["mean"].tolist() == [0.25, 0.75]
+    assert table[["standard_error", "low", "high"]].isna().all(axis=None)
+
+
+def test_an_item_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="to user 1, which is no item"):
+        evaluate(Says((1, None, 1)), TRAIN, TEST)
+
+
 def test_compare_puts_models_side_by_side_under_the_same_rules():
     models = {"good": Says((1, 20, 1), (2, 20, 1)), "bad": Says((1, 30, 1))}
     table = compare(models, TRAIN, TEST, k=1, metrics=["coverage", "hit_rate"])

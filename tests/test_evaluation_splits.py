@@ -209,6 +209,17 @@ def test_the_cold_users_drawn_do_not_depend_on_the_order_of_rows():
     assert users[0] != set(cold_user_split(whole, test_ratio=0.3, history=1, seed=1)[2].user)
 
 
+def test_a_moment_of_another_kind_than_the_times_is_refused():
+    whole = pd.DataFrame({"user": [1, 2], "timestamp": [1, 2]})
+    with pytest.raises(TypeError, match="at is 'noon'; expected a moment that compares with"):
+        time_split(whole, at="noon")
+
+
+def test_cold_users_are_drawn_among_ids_of_several_kinds():
+    whole = pd.DataFrame({"user": pd.Series([1, "a", 2, "b"], dtype=object), "timestamp": 0})
+    assert len(cold_user_split(whole, test_ratio=0.5, history=0)[2]) == 2
+
+
 def test_cold_users_of_no_history_need_no_times():
     whole = pd.DataFrame({"user": ["a", "b"], "item": [1, 2]})
     train, known, test = cold_user_split(whole, ["b", "z"], history=0)

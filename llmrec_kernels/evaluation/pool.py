@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from llmrec_kernels.evaluation.measured import Measured
 
@@ -70,7 +71,7 @@ class Pooled:
             index=self.labels,
         )
 
-    def _values(self, label: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def _values(self, label: str) -> NDArray[np.float64]:
         if label not in self.labels:
             raise KeyError(f"the runs have no {label!r}; they have {', '.join(self.labels)}")
         return self.runs[label].to_numpy(np.float64)

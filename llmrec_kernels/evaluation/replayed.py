@@ -34,7 +34,7 @@ class PrequentialResult(Measured):
     >>> events = pd.DataFrame({"user": [1, 1, 2], "HR@1": [0.0, 1.0, 1.0], "NDCG@1": [0, 1, 1.0],
     ...                        "MRR@1": [0, 1, 1.0], "known": True, "repeat": False})
     >>> result = PrequentialResult(1, events)
-    >>> result["HR@1"].__round__(4)
+    >>> round(result["HR@1"], 4)
     0.6667
     """
 

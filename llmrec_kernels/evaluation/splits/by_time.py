@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from llmrec_kernels.evaluation.splits.parts import (
     check_share,
@@ -43,6 +44,8 @@ def time_split(
 
     Raises
     ------
+    TypeError
+        ``at`` is of another kind than the times.
     ValueError
         A column or a time is missing, not exactly one of ``at`` and ``test_ratio`` is given, or
         one part would be empty.
@@ -63,7 +66,7 @@ def time_split(
     require_times(interactions)
     times = interactions["timestamp"]
     if test_ratio is None:
-        in_test = (times >= at).to_numpy()
+        in_test = _from(times, at)
         how = f"at={at!r}"
     else:
         last = len(times) - int(floor_share(len(times), test_ratio)) - 1
@@ -76,3 +79,12 @@ def time_split(
             "together"
         )
     return divide(interactions, np.asarray(in_test))
+
+
+def _from(times: pd.Series, at: Any) -> NDArray[np.bool_]:
+    try:
+        return np.asarray(times >= at)
+    except TypeError:
+        raise TypeError(
+            f"at is {at!r}; expected a moment that compares with timestamp, of type {times.dtype}"
+        ) from None

@@ -137,7 +137,8 @@ def cold_user_split(
 def _drawn(users: pd.Series, test_ratio: float, seed: int) -> NDArray[Any]:
     """Draw a share of the users, whatever the order of their interactions."""
     check_share(test_ratio)
-    ids = users.drop_duplicates().sort_values().to_numpy()
+    # By text, so that ids of several kinds have an order too.
+    ids = users.drop_duplicates().sort_values(key=lambda column: column.astype(str)).to_numpy()
     n = int(floor_share(len(ids), test_ratio))
     if not n:
         raise ValueError(f"test_ratio={test_ratio} holds out none of the {len(ids)} users")
