@@ -95,7 +95,7 @@ class Demo:
         why = model.explain(user, item)
         return " and ".join(
             f"{self.titles[seen]} (+{share:.3f})"
-            for seen, share in zip(why.history[:2], why.share[:2], strict=True)
+            for seen, share in zip(why.source[:2], why.share[:2], strict=True)
         )
 
     def compare_warm(self, vectors: Tensor) -> None:

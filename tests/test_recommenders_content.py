@@ -133,7 +133,7 @@ def test_the_shares_of_an_explanation_add_up_to_the_score(taken, pooling, centre
         assert why.share.sum() == pytest.approx(why.score, abs=1e-5)
         assert why.score == model.score([1], [item])[0]
         assert why.weight.sum() == pytest.approx(1.0)
-        assert set(why.history) <= set(seen.item)
+        assert set(why.source) <= set(seen.item)
         assert (np.diff(why.share) <= 0).all()
 
 

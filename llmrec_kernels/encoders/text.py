@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels.encoders.cache import EmbeddingCache
-from llmrec_kernels.encoders.models import ModelFiles, find_model
+from llmrec_kernels.encoders.models import ModelFiles, bundled_encoder_path, find_model
 from llmrec_kernels.encoders.network import Network, load, output_dim
 from llmrec_kernels.encoders.pooling import POOLINGS, Pooling, pool, pooling_of
 
@@ -34,6 +34,7 @@ _TOKENS_PER_BATCH = 16_384
 _STORE_EVERY_SECONDS = 1.0
 # Enters the name of the cache file: raised when what a vector means changes.
 _CACHE_FORMAT = 1
+_BUNDLED = "bundled"  # in settings: the model of `bundled_encoder_path`, whatever its path is
 
 
 class TextEncoder:
@@ -172,6 +173,39 @@ class TextEncoder:
             rows.append(row_of[key])
         vectors = self._encode_unique(unique, row_of)
         return vectors if len(unique) == len(rows) else vectors[torch.tensor(rows)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes a vector of a text, as values for JSON: what `of_settings` takes.
+
+        Examples
+        --------
+        >>> from llmrec_kernels.encoders import bundled_encoder_path
+        >>> encoder = TextEncoder(bundled_encoder_path(), max_length=64)
+        >>> encoder.settings["model"], encoder.settings["max_length"]
+        ('bundled', 64)
+        >>> TextEncoder.of_settings(encoder.settings).settings == encoder.settings
+        True
+        """
+        bundled = self._files.folder == _bundled_folder()
+        return {
+            "model": _BUNDLED if bundled else self._files.name,
+            "revision": self._files.commit,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "max_length": self.max_length,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> TextEncoder:
+        """The encoder with these settings; the bundled one is found wherever it is installed."""
+        options = dict(settings)
+        model = options.pop("model")
+        return cls(
+            bundled_encoder_path() if model == _BUNDLED else model,
+            **options | {"dtype": getattr(torch, options["dtype"])},
+        )
 
     @cached_property
     def dim(self) -> int:
@@ -312,3 +346,10 @@ def _check_positive(name: str, value: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def _bundled_folder() -> Path | None:
+    try:
+        return bundled_encoder_path()
+    except OSError:
+        return None

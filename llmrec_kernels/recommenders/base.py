@@ -1,36 +1,47 @@
 """What every recommender promises, and what all of them do alike.
 
-A recommender is a vector for each item, and a way to make a profile of a history: the items whose
-vectors are most similar to the profile are recommended. Ids, histories, filters, unknown users
-and bad input are handled here, once.
+A recommender turns a history (what someone took, in the order of time) into a score for each item,
+and ranks. Ids, histories, filters, unknown users and bad input are handled here, once; a
+recommender says what it learns (`_learn`) and how a history scores the items (`_rows`). Those
+whose scores are similarities of vectors rank through the kernels instead (`vectors.py`).
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llmrec_kernels.ops import TopK, candidate_scores, checks, cosine_topk
+from llmrec_kernels.ops import TopK, checks, cosine_topk
 from llmrec_kernels.ragged import Ragged
-from llmrec_kernels.recommenders import frames
+from llmrec_kernels.recommenders import frames, ranking
 from llmrec_kernels.recommenders.filters import Filters
-from llmrec_kernels.recommenders.history import History, Lists, as_rows
+from llmrec_kernels.recommenders.history import Change, History, Lists, as_rows
 from llmrec_kernels.recommenders.ids import IdMap, id_array, id_list
 from llmrec_kernels.recommenders.results import Explanation, Recommendations, SimilarItems
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import ArrayLike
     from typing_extensions import Self
 
+    from llmrec_kernels.recommenders.saving import Helpers
+
 ON_UNKNOWN = ("popular", "raise")
+SCORES_AT_ONCE = 1 << 22  # 16 MB of them: users are answered in blocks, never all at once
 
 Learned = TypeVar("Learned")
+# Histories and each one's items to the scores of these, [nnz], and which histories say something.
+Scores = Callable[[Lists, Ragged], tuple[NDArray[np.float32], Tensor]]
 
 
 class UnsupportedError(TypeError):
@@ -53,6 +64,14 @@ class Fitted(NamedTuple):
     history: History
 
 
+class Given(NamedTuple):
+    """What there is to learn from."""
+
+    items: pd.DataFrame | None  # a row an item, in the order of their numbers
+    item_ids: IdMap
+    history: History
+
+
 class Recommender(ABC, Generic[Learned]):
     """A recommender: fitted on interactions, asked with the caller's own ids.
 
@@ -60,9 +79,16 @@ class Recommender(ABC, Generic[Learned]):
     there are any, `rating` (a number, more is better) and `timestamp` (a number, later is more).
     Of several interactions of a user with an item, the last by timestamp counts, and of those at
     the same time the later row.
+
+    Attributes
+    ----------
+    update_is_refit : bool
+        Whether `update` comes to the same as fitting on everything. Where it does not, `update`
+        changes the histories and the popularity of items at once, and what was learned of the
+        items (similarities, factors) stays until the next `fit`.
     """
 
-    _metric: ClassVar[str]
+    update_is_refit: bool
     _needs_ratings: bool = False
     _fitted: Fitted | None = None
     _learned: Learned
@@ -116,15 +142,16 @@ class Recommender(ABC, Generic[Learned]):
         known_users.extend([*taken.user, *named])
         rows = as_rows(item, taken.rating, taken.timestamp)
         history = History(known_users.codes(taken.user), rows, len(known_items))
-        self._learned = self._learn(items, len(known_items))
-        self._fitted = Fitted(known_users, known_items, history)
+        learned = self._learn(Given(items, known_items, history))
+        self._take(learned, Fitted(known_users, known_items, history))
         return self
 
     def update(self, interactions: pd.DataFrame) -> Self:
         """Take in more interactions, of old and new users, without fitting again.
 
-        The profiles of the users concerned and the popularity of items change at once; what was
-        learned of the items stays.
+        The cost is in proportion to the interactions and to the histories of their users. The
+        profiles of the users concerned and the popularity of items change at once; what else does
+        is for `update_is_refit` to say.
 
         Parameters
         ----------
@@ -154,9 +181,11 @@ class Recommender(ABC, Generic[Learned]):
         taken = frames.Interactions.read(interactions, rated=self._needs_ratings)
         item = frames.item_codes(known.items, taken)
         known.users.check_kind(taken.user)
-        known.users.extend(taken.user)
         rows = as_rows(item, taken.rating, taken.timestamp)
-        known.history.add(known.users.codes(taken.user), rows)
+        learned = self._observed(known.history.of(known.users.codes(taken.user)), rows)
+        known.users.extend(taken.user)
+        change = known.history.add(known.users.codes(taken.user), rows)
+        self._learned = self._absorbed(learned, change)
         return self
 
     def recommend(
@@ -220,11 +249,16 @@ class Recommender(ABC, Generic[Learned]):
         codes = known.users.codes(asked)
         if on_unknown == "raise":
             known.users.known_codes("users", asked)
-        histories = known.history.of(codes)
-        filters = Filters.of(
-            known.items, len(asked), allow, exclude, histories if filter_seen else None
-        )
-        return self._answer(asked, self._profiles(histories), k, filters)
+        k = min(k, len(known.items))
+        filters = Filters.of(known.items, len(asked), allow, exclude)
+        answers = []
+        for block in self._blocks(len(asked)):
+            histories = known.history.of(codes[block])
+            some = filters.of_users(torch.arange(block.start, block.stop))
+            if filter_seen:
+                some = some.hiding(histories)
+            answers.append(self._answer(histories, k, some))
+        return self._recommendations(asked, answers)
 
     def recommend_from_history(
         self, item_ids: ArrayLike, ratings: ArrayLike | None = None, k: int = 10
@@ -261,22 +295,14 @@ class Recommender(ABC, Generic[Learned]):
         ['big']
         """
         known = self._ready()
-        ids = id_list("item_ids", item_ids)
-        codes = known.items.known_codes("item_ids", ids)
-        if ratings is None:
-            rating = np.full(len(ids), known.history.highest)
-        else:
-            rating = np.asarray(ratings, dtype=np.float64)
-            if rating.shape != codes.shape or not np.isfinite(rating).all():
-                raise ValueError(
-                    f"ratings is {ratings!r}; expected {len(ids)} finite numbers, one for each item"
-                )
-        history = Lists.of(codes, rating, np.arange(len(ids), dtype=np.float64))
-        filters = Filters.of(known.items, 1, None, None, history)
-        k = checks.positive_int("k", k)
-        return self._answer([None], self._profiles(history), k, filters)
+        history = self._history("item_ids", item_ids, ratings)
+        k = min(checks.positive_int("k", k), len(known.items))
+        filters = Filters(None, None).hiding(history)
+        return self._recommendations([None], [self._answer(history, k, filters)])
 
-    def recommend_from_text(self, text: str, k: int = 10) -> Recommendations:
+    def recommend_from_text(
+        self, text: str, k: int = 10, *, liked: ArrayLike = ()
+    ) -> Recommendations:
         """Rank up to k items for someone who says in words what they look for.
 
         Parameters
@@ -285,6 +311,8 @@ class Recommender(ABC, Generic[Learned]):
             In the words of the items' texts.
         k : int
             At least 1.
+        liked : list or array of ids, optional
+            What this person also liked, the oldest first; not recommended again.
 
         Returns
         -------
@@ -294,9 +322,37 @@ class Recommender(ABC, Generic[Learned]):
         Raises
         ------
         UnsupportedError
-            If the recommender reads no text.
+            If the recommender reads no text, or has nothing to read it with.
+        IndexError
+            If the model does not know an item.
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of its range.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from llmrec_kernels import ContentRecommender
+        >>> class Letters:  # stands in for a TextEncoder
+        ...     def encode(self, texts):
+        ...         return torch.tensor([[float(text.count(c)) for c in "abc"] for text in texts])
+        >>> films = pd.DataFrame({"item": [1, 2, 3], "text": ["aab", "bbc", "cca"]})
+        >>> nobody = pd.DataFrame({"user": [], "item": []})
+        >>> model = ContentRecommender(Letters()).fit(nobody, films)
+        >>> model.recommend_from_text("a cab", k=2).item.tolist()
+        [1, 3]
+        >>> model.recommend_from_text("a cab", k=2, liked=[1]).item.tolist()
+        [3, 2]
         """
-        raise UnsupportedError(f"{type(self).__name__} reads no text; ask with recommend()")
+        known = self._ready()
+        if not isinstance(text, str):
+            raise TypeError(f"text is a {type(text).__name__}; expected one string")
+        if not self._reads():
+            raise UnsupportedError(f"{type(self).__name__} reads no text; ask with recommend()")
+        k = min(checks.positive_int("k", k), len(known.items))
+        history = self._history("liked", liked, None)
+        filters = Filters(None, None).hiding(history)
+        answer = self._filled(self._text_top(text, history, k, filters), k, filters)
+        return self._recommendations([None], [answer])
 
     def similar_items(self, items: ArrayLike, k: int = 10) -> SimilarItems:
         """Find the k items most like each of some items.
@@ -362,6 +418,123 @@ class Recommender(ABC, Generic[Learned]):
         >>> PopularityRecommender().fit(seen).score([1, 1], ["heat", "big"])
         array([2., 1.], dtype=float32)
         """
+        return self._of_pairs(users, items, self._pairs)
+
+    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
+        """The rating that each user would give to the item beside it.
+
+        Parameters
+        ----------
+        users, items : list or array of ids, [n]
+            Pairs.
+
+        Returns
+        -------
+        [n] float32
+            In the unit of the ratings, and within their range.
+
+        Raises
+        ------
+        UnsupportedError
+            If the recommender does not predict ratings.
+        IndexError
+            If the model does not know a user or an item.
+        ValueError
+            If there are not as many users as items.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not predict ratings")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into a folder: safetensors and JSON, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder; made where it is not there, and what it had of a model before is replaced.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written to; a model saved there before stays as it was.
+
+        Examples
+        --------
+        >>> import pandas as pd, tempfile
+        >>> from llmrec_kernels.recommenders import PopularityRecommender, Recommender
+        >>> folder = tempfile.mkdtemp()
+        >>> seen = pd.DataFrame({"user": [1, 2, 2], "item": [7, 7, 8]})
+        >>> PopularityRecommender().fit(seen).save(folder)
+        >>> Recommender.load(folder).recommend([1]).item.tolist()
+        [8]
+        """
+        from llmrec_kernels.recommenders import saving
+
+        saving.save(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, encoder: Any = None, privacy: Any = None
+    ) -> Self:
+        """Read a model that `save` wrote; its answers are the same.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder.
+        encoder : object with `encode(texts)`, optional
+            What encodes texts, where the model does. A `TextEncoder` is found again by itself.
+        privacy : GaussianProfile, optional
+            Noise for profiles, where the model has it: its secret is not saved. Without it a new
+            one is drawn, and noise is new too.
+
+        Returns
+        -------
+        Recommender
+            Of the class that was saved; `Recommender.load` takes any.
+
+        Raises
+        ------
+        ModelFormatError
+            A ValueError: there is no model, it is of another class or of a newer version, or a
+            file is damaged.
+        """
+        from llmrec_kernels.recommenders import saving
+
+        return saving.load(cls, path, saving.Helpers(encoder, privacy))
+
+    @abstractmethod
+    def _learn(self, given: Given) -> Learned:
+        """What the recommender learns; nothing of the model may change here."""
+
+    @abstractmethod
+    def _rows(self, histories: Lists) -> Tensor:
+        """The score of each item for each history, [B, N] float32; zeros where it says nothing."""
+
+    def _top(self, histories: Lists, k: int, filters: Filters) -> tuple[TopK, Tensor]:
+        """The k best items of each history, and which histories say something, [B] bool."""
+        rows = self._rows(histories)
+        return ranking.best(rows, k, filters), rows.any(dim=1)
+
+    def _pairs(self, histories: Lists, pairs: Ragged) -> tuple[NDArray[np.float32], Tensor]:
+        """The scores of each history's own items, [nnz], and which histories say something."""
+        rows = self._rows(histories)
+        return ranking.taken(rows, pairs), rows.any(dim=1)
+
+    def _reads(self) -> bool:
+        """Whether the model can answer someone who is known by a text."""
+        return False
+
+    def _text_rows(self, text: str, liked: Lists) -> Tensor:
+        """The score of each item for a text and one history, [1, N] float32."""
+        raise NotImplementedError
+
+    def _text_top(self, text: str, liked: Lists, k: int, filters: Filters) -> tuple[TopK, Tensor]:
+        """The k best items for a text and one history, and whether it says something, [1] bool."""
+        rows = self._text_rows(text, liked)
+        return ranking.best(rows, k, filters), rows.any(dim=1)
+
+    def _of_pairs(self, users: ArrayLike, items: ArrayLike, scores: Scores) -> NDArray[np.float32]:
+        """Scores of pairs by their users' histories; what is popular where these say nothing."""
         known = self._ready()
         user = known.users.known_codes("users", id_list("users", users))
         item = known.items.known_codes("items", id_list("items", items))
@@ -369,60 +542,128 @@ class Recommender(ABC, Generic[Learned]):
             raise ValueError(f"users has {len(user)} ids but items has {len(item)}; expected pairs")
         asked, owner = np.unique(user, return_inverse=True)
         order = np.argsort(owner, kind="stable")
-        offsets = np.concatenate([[0], np.bincount(owner, minlength=len(asked)).cumsum()])
-        pairs = Ragged(torch.from_numpy(item[order]), torch.from_numpy(offsets.astype(np.int64)))
-        profiles = self._profiles(known.history.of(asked))
-        scores = np.empty(len(user), dtype=np.float32)
-        scores[order] = candidate_scores(
-            profiles, self._vectors(), pairs, metric=self._metric
-        ).numpy()
-        meant = profiles.any(dim=1).numpy()
-        return np.where(meant[owner], scores, known.history.popularity[item].astype(np.float32))
+        bounds = np.concatenate([[0], np.bincount(owner, minlength=len(asked)).cumsum()])
+        found = np.empty(len(user), dtype=np.float32)
+        for block in self._blocks(len(asked)):
+            part = order[bounds[block.start] : bounds[block.stop]]
+            offsets = bounds[block.start : block.stop + 1] - bounds[block.start]
+            pairs = Ragged(torch.from_numpy(item[part]), torch.from_numpy(offsets.astype(np.int64)))
+            values, meant = scores(known.history.of(asked[block]), pairs)
+            popular = known.history.popularity[item[part]].astype(np.float32)
+            found[part] = np.where(meant.numpy()[owner[part] - block.start], values, popular)
+        return found
 
-    @abstractmethod
-    def _learn(self, items: pd.DataFrame | None, n_items: int) -> Learned:
-        """What the recommender learns of the items; nothing of the model may change here."""
+    def _observed(self, histories: Lists, rows: NDArray[np.void]) -> Learned:
+        """What is learned of events before they are history: histories[i] is that of rows[i]."""
+        return self._learned
 
-    @abstractmethod
-    def _profiles(self, histories: Lists) -> Tensor:
-        """The vector of each history, [B, d] float32; zeros where it says nothing."""
+    def _absorbed(self, learned: Learned, change: Change) -> Learned:
+        """What is learned of histories that have changed."""
+        return learned
 
+    def _options(self) -> dict[str, Any]:
+        """The arguments that the model was made with: each is an attribute of the same name."""
+        return self._arguments_but()
+
+    def _arguments_but(self, *left_out: str) -> dict[str, Any]:
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if name not in left_out}
+
+    def _record(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """What the model is and has learned, for JSON; numbers go among the tensors."""
+        from llmrec_kernels.recommenders import records
+
+        return {
+            "class": type(self).__name__,
+            "options": records.flattened(self._options(), f"{name}.options", tensors),
+            "learned": records.flattened(self._learned, f"{name}.learned", tensors),
+        }
+
+    @classmethod
+    def _of_record(
+        cls, record: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor], helpers: Helpers
+    ) -> tuple[Self, Learned]:
+        """A model that is made alike, and what it has learned."""
+        from llmrec_kernels.recommenders import records
+
+        options = records.restored(record["options"], f"{name}.options", tensors)
+        fields = records.restored(record["learned"], f"{name}.learned", tensors, helpers.encoder)
+        learned = cls._as_learned(fields)
+        return cls._made(options, learned, helpers), learned
+
+    @classmethod
+    def _made(cls, options: dict[str, Any], learned: Learned, helpers: Helpers) -> Self:
+        """A model with these arguments."""
+        return cls(**options)
+
+    @classmethod
     @abstractmethod
-    def _vectors(self) -> Any:
-        """The vectors of the items, [N, d], as `cosine_topk` takes them."""
+    def _as_learned(cls, fields: Any) -> Learned:
+        """What was learned, of its fields by name."""
+
+    def _take(self, learned: Learned, fitted: Fitted) -> None:
+        """Become a model that has learned this."""
+        self._learned, self._fitted = learned, fitted
 
     def _ready(self) -> Fitted:
         if self._fitted is None:
             raise RuntimeError(f"this {type(self).__name__} is not fitted; call fit first")
         return self._fitted
 
-    def _answer(
-        self, asked: list[Any], profiles: Tensor, k: int, filters: Filters
+    def _block_size(self) -> int:
+        """How many users to answer together, so that their scores of all items fit."""
+        return max(1, SCORES_AT_ONCE // len(self._ready().items))
+
+    def _blocks(self, count: int) -> list[slice]:
+        size = self._block_size()
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _history(self, name: str, item_ids: ArrayLike, ratings: ArrayLike | None) -> Lists:
+        """The history of someone who took these items, the oldest first."""
+        known = self._ready()
+        ids = id_list(name, item_ids)
+        codes = known.items.known_codes(name, ids)
+        if ratings is None:
+            rating = np.full(len(ids), known.history.highest)
+        else:
+            rating = np.asarray(ratings, dtype=np.float64)
+            if rating.shape != codes.shape or not np.isfinite(rating).all():
+                raise ValueError(
+                    f"ratings is {ratings!r}; expected {len(ids)} finite numbers, one for each item"
+                )
+        return Lists.of(codes, rating, np.arange(len(ids), dtype=np.float64))
+
+    def _answer(self, histories: Lists, k: int, filters: Filters) -> tuple[TopK, Tensor]:
+        """The best items of each history, and the popular ones where it says nothing."""
+        return self._filled(self._top(histories, k, filters), k, filters)
+
+    def _filled(self, answer: tuple[TopK, Tensor], k: int, filters: Filters) -> tuple[TopK, Tensor]:
+        """An answer with the popular items where it has none."""
+        (scores, places), meant = answer
+        rest = (~meant).nonzero()[:, 0]
+        if rest.shape[0]:
+            counts = torch.from_numpy(self._ready().history.popularity).float()[:, None]
+            ones = torch.ones(rest.shape[0], 1, dtype=torch.float32)
+            popular = cosine_topk(
+                ones, counts, k, metric="dot", **filters.of_users(rest).arguments()
+            )
+            scores[rest], places[rest] = popular.scores, popular.ids
+        return TopK(scores, places), meant
+
+    def _recommendations(
+        self, asked: list[Any], answers: list[tuple[TopK, Tensor]]
     ) -> Recommendations:
-        """The best items for each profile, and the popular ones where it is zero."""
-        items = self._ready().items
-        k = min(k, len(items))
-        meant = profiles.any(dim=1)
-        scores = torch.full((len(asked), k), -torch.inf, dtype=torch.float32)
-        places = torch.full((len(asked), k), -1)
-        for rows, topk in ((meant, self._similar), (~meant, self._popular)):
-            some = rows.nonzero()[:, 0]
-            if some.shape[0]:
-                scores[some], places[some] = topk(profiles[some], k, filters.of_users(some))
+        """The answers of all blocks, under the caller's ids."""
+        none = torch.empty(0, 1)
+        scores = torch.cat([none, *(topk.scores for topk, _ in answers)][bool(answers) :]).numpy()
+        places = torch.cat([none.long(), *(topk.ids for topk, _ in answers)][bool(answers) :])
+        known = [one for _, meant in answers for one in meant.tolist()]
         found = (places >= 0).numpy()
-        ranks = np.broadcast_to(np.arange(1, k + 1), found.shape)
+        ranks = np.broadcast_to(np.arange(1, found.shape[1] + 1), found.shape)
         return Recommendations(
             id_array(asked).repeat(found.sum(1)),
-            items.take(places.numpy()[found]),
-            scores.numpy()[found],
+            self._ready().items.take(places.numpy()[found]),
+            scores[found],
             ranks[found],
-            tuple(one for one, known in zip(asked, meant.tolist(), strict=True) if not known),
+            tuple(one for one, meant in zip(asked, known, strict=True) if not meant),
         )
-
-    def _similar(self, profiles: Tensor, k: int, filters: Filters) -> TopK:
-        return cosine_topk(profiles, self._vectors(), k, metric=self._metric, **filters.arguments())
-
-    def _popular(self, profiles: Tensor, k: int, filters: Filters) -> TopK:
-        counts = torch.from_numpy(self._ready().history.popularity).float()[:, None]
-        ones = torch.ones(profiles.shape[0], 1, dtype=torch.float32)
-        return cosine_topk(ones, counts, k, metric="dot", **filters.arguments())

@@ -1,16 +1,23 @@
 """Recommend what is like the things a user took, judged by what is written about them.
 
-An item is the embedding of its text, minus the mean embedding of all items: texts of one
-catalogue are alike (all are films), so that raw cosines are all high and say little, and it is
-the difference from the average item that tells. A user is a weighted mean of the items taken, and
-the score of an item is the cosine with that profile. It follows that a score is an exact sum over
-the history, which `explain` returns.
+An item is the centred embedding of its text (`space.py` says why centred). A user is a weighted
+mean of the items taken, and the score of an item is the cosine with that profile, so a score is an
+exact sum over the history, which `explain` returns:
+
+    p_u = Σ_h w_uh x_h,   score(u, i) = b_u cos(p_u, x_i) = b_u Σ_h w_uh (x_h · x_i) / (|p_u| |x_i|)
+
+Someone with several interests is several profiles, one for each cluster of the history
+(`interests.py`), and an item counts by the nearest. b_u, 1 unless asked for, is the multiplicative
+bias of a user: the mean of their ratings over the mean of all, both counted with `_SHRINK` ratings
+of the latter. It orders users for an item, not items for a user.
+
+Sources: M. Pazzani and D. Billsus, Content-based recommendation systems, The Adaptive Web, 2007;
+C. Li et al., Multi-interest network with dynamic routing, CIKM 2019 (the maximum over interests).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,52 +25,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llmrec_kernels.ops import PackedItems, checks, cosine_topk, embedding_bag, pack
-from llmrec_kernels.recommenders import frames
-from llmrec_kernels.recommenders.base import Recommender
-from llmrec_kernels.recommenders.filters import Filters
+from llmrec_kernels.ops import PackedItems, checks, pack
+from llmrec_kernels.recommenders import space
+from llmrec_kernels.recommenders.base import Given
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.ids import id_list
-from llmrec_kernels.recommenders.profiles import POOLINGS, weights
-from llmrec_kernels.recommenders.results import Explanation, Recommendations, SimilarItems
+from llmrec_kernels.recommenders.interests import interests_of
+from llmrec_kernels.recommenders.privacy import GaussianProfile
+from llmrec_kernels.recommenders.profiles import POOLINGS, Bags, rating_shares, weights
+from llmrec_kernels.recommenders.records import Absent
+from llmrec_kernels.recommenders.results import Explanation
+from llmrec_kernels.recommenders.space import Encodes, Reader
+from llmrec_kernels.recommenders.vectors import VectorRecommender
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import ArrayLike
+    from typing_extensions import Self
 
-# A vector this short, where the parts it is made of have length 1, is their float32 rounding.
-_NOTHING = 1e-6
+    from llmrec_kernels.recommenders.saving import Helpers
 
-
-class Encodes(Protocol):
-    """Anything that turns texts into vectors, such as `TextEncoder`."""
-
-    def encode(self, texts: Sequence[str]) -> Any:
-        """Vectors [n, d] of n texts."""
+_SHRINK = 5.0  # ratings of the mean that each user is taken to have given
 
 
 class Space(NamedTuple):
-    """Where the items are."""
+    """What is learned of the items."""
 
     items: PackedItems  # [N, d] float32, each of length 1, or 0 where nothing is known of it
-    mean: Tensor  # [d] float32, what was taken away to centre them
-
-    @staticmethod
-    def of(vectors: Tensor, centre: bool) -> Space:
-        """The space of a catalogue's vectors, [N, d]."""
-        unit = normalize(vectors, dim=1)
-        known = unit[unit.any(dim=1)]
-        mean = unit.new_zeros(unit.shape[1])
-        if centre and known.shape[0]:
-            mean = known.mean(dim=0, dtype=torch.float64).float()
-        return Space(pack(_centred(unit, mean)), mean)
-
-    def place(self, vectors: Tensor) -> Tensor:
-        """Other vectors in the same space, [n, d]."""
-        return _centred(normalize(vectors, dim=1), self.mean)
+    reader: Reader
 
 
-class ContentRecommender(Recommender[Space]):
+class ContentRecommender(VectorRecommender[Space]):
     """Recommend items whose texts are like those of the items that a user took.
 
     Scores are cosines. Items of which nothing was ever clicked are recommended like any other.
@@ -73,6 +63,7 @@ class ContentRecommender(Recommender[Space]):
     ----------
     encoder : object with `encode(texts) -> [n, d]`, optional
         Such as `TextEncoder`. Encodes the column `text` of the items, and `recommend_from_text`.
+        A `FeatureEncoder` encodes other columns too.
     embeddings : array, [N, d], optional
         Vectors made before, one for each row of the items frame, instead of encoding texts.
     pooling : "rating", "mean" or "recency"
@@ -81,11 +72,18 @@ class ContentRecommender(Recommender[Space]):
         newer ones. Without ratings, and where all of them are equal, "rating" is "mean".
     half_life : float
         In interactions, for "recency".
+    interests : int
+        Profiles a user has at most. Of several, an item counts by the nearest.
     min_rating : float, optional
         Items with a lower rating stay out of the profile (and are not recommended either).
     centre : bool
         Whether to take the mean of the items from their vectors. On MovieLens-100K this is the
         difference between a NDCG@10 of .09 and .22 on items that nobody has rated yet.
+    user_bias : bool
+        Whether to multiply scores by the mean rating of the user over that of all.
+    privacy : GaussianProfile, optional
+        Noise for each profile, so that it gives away little of any one item of the history. Not
+        with "recency" or several interests, where one item moves the weights of others.
 
     Raises
     ------
@@ -105,7 +103,8 @@ class ContentRecommender(Recommender[Space]):
     ['big']
     """
 
-    _metric: ClassVar[str] = "cosine"
+    update_is_refit = True
+    _metric = "cosine"
 
     def __init__(
         self,
@@ -114,124 +113,37 @@ class ContentRecommender(Recommender[Space]):
         embeddings: Any = None,
         pooling: str = "rating",
         half_life: float = 10.0,
+        interests: int = 1,
         min_rating: float | None = None,
         centre: bool = True,
+        user_bias: bool = False,
+        privacy: GaussianProfile | None = None,
     ) -> None:
-        if encoder is None and embeddings is None:
-            raise ValueError("there is neither an encoder nor embeddings; give one of them")
-        # A string has a method of that name too.
-        if isinstance(encoder, str) or not (encoder is None or hasattr(encoder, "encode")):
-            raise TypeError(
-                f"encoder is {encoder!r}; expected an object with encode(texts), such as a "
-                "TextEncoder"
-            )
+        self._embeddings = space.checked_encoder(encoder, embeddings)
         checks.choice("pooling", pooling, POOLINGS)
         if checks.finite_number("half_life", half_life) <= 0:
             raise ValueError(f"half_life is {half_life}; expected more than 0")
-        self.encoder = encoder
-        self.pooling, self.half_life, self.centre = pooling, half_life, centre
+        self.encoder, self.pooling, self.half_life = encoder, pooling, half_life
+        self.interests = checks.positive_int("interests", interests)
         self.min_rating = None
         if min_rating is not None:
             self.min_rating = checks.finite_number("min_rating", min_rating)
-        self._needs_ratings = min_rating is not None
-        self._embeddings = None if embeddings is None else _matrix("embeddings", embeddings)
-
-    def recommend_from_text(self, text: str, k: int = 10) -> Recommendations:
-        """Rank up to k items for someone who says in words what they look for.
-
-        Parameters
-        ----------
-        text : str
-            Encoded and centred as the items' texts are.
-        k : int
-            At least 1.
-
-        Returns
-        -------
-        Recommendations
-            With None for the user.
-
-        Raises
-        ------
-        UnsupportedError
-            If the recommender has no encoder.
-        TypeError, ValueError
-            If an argument is of the wrong kind or out of its range.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> class Letters:  # stands in for a TextEncoder
-        ...     def encode(self, texts):
-        ...         return torch.tensor([[float(text.count(c)) for c in "abc"] for text in texts])
-        >>> films = pd.DataFrame({"item": [1, 2, 3], "text": ["aab", "bbc", "cca"]})
-        >>> nobody = pd.DataFrame({"user": [], "item": []})
-        >>> model = ContentRecommender(Letters()).fit(nobody, films)
-        >>> model.recommend_from_text("a cab", k=2).item.tolist()
-        [1, 3]
-        """
-        known = self._ready()
-        if self.encoder is None:
-            return super().recommend_from_text(text, k)
-        if not isinstance(text, str):
-            raise TypeError(f"text is a {type(text).__name__}; expected one string")
-        k = checks.positive_int("k", k)
-        profile = self._learned.place(self._encode([text]))
-        return self._answer([None], profile, k, Filters.of(known.items, 1, None, None, None))
-
-    def similar_items(self, items: ArrayLike, k: int = 10) -> SimilarItems:
-        """Find the k items most like each of some items, by the cosine of their vectors.
-
-        Parameters
-        ----------
-        items : list or array of ids
-            An item is not similar to itself.
-        k : int
-            At least 1.
-
-        Returns
-        -------
-        SimilarItems
-            Equal scores in the order of the items. An item of which nothing is known (an empty
-            text) has none.
-
-        Raises
-        ------
-        IndexError
-            If the model does not know an item.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> nobody = pd.DataFrame({"user": [], "item": []})
-        >>> films = pd.DataFrame({"item": [10, 20, 30]})
-        >>> vectors = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0]])
-        >>> model = ContentRecommender(embeddings=vectors).fit(nobody, films)
-        >>> model.similar_items([30, 10], k=1).similar.tolist()
-        [20, 20]
-        """
-        known = self._ready()
-        asked = id_list("items", items)
-        codes = known.items.known_codes("items", asked)
-        k = min(checks.positive_int("k", k), len(known.items))
-        vectors = self._learned.items.data[torch.from_numpy(codes)]
-        scores, places = cosine_topk(
-            vectors, self._learned.items, k, exclude=[[one] for one in codes.tolist()]
-        )
-        found = ((places >= 0) & vectors.any(dim=1)[:, None]).numpy()
-        ranks = np.broadcast_to(np.arange(1, k + 1), found.shape)
-        return SimilarItems(
-            known.items.take(codes).repeat(found.sum(1)),
-            known.items.take(places.numpy()[found]),
-            scores.numpy()[found],
-            ranks[found],
-        )
+        self.centre, self.user_bias, self.privacy = centre, user_bias, privacy
+        if privacy is not None and (pooling == "recency" or self.interests > 1):
+            raise ValueError(
+                f"privacy is given with pooling {pooling!r} and interests {interests}, where one "
+                "item of a history moves the weights of others; expected pooling 'mean' or "
+                "'rating' and interests 1"
+            )
+        self._needs_ratings = min_rating is not None or user_bias
+        if user_bias:
+            self._metric = "dot"  # of profiles that are as long as the bias
 
     def explain(self, user: Any, item: Any) -> Explanation:
         """Say how much each item of a user's history gives to the score of an item.
 
         With p the profile, h the items in it and w their weights, cos(p, x) is the sum over h of
-        w (h . x) / (|p| |x|): the shares.
+        w (h . x) / (|p| |x|): the shares. Of several interests it is the one that decides.
 
         Parameters
         ----------
@@ -241,12 +153,15 @@ class ContentRecommender(Recommender[Space]):
         Returns
         -------
         Explanation
-            The shares, the largest first; their sum is the score.
+            The shares, the largest first; their sum is the score. With a `FeatureEncoder` also
+            the shares of its blocks.
 
         Raises
         ------
         IndexError
             If the model does not know the user or the item.
+        UnsupportedError
+            If the profile has noise for privacy: it is no sum over the history.
         ValueError
             If the user's history says nothing to the model, which then answers with what is
             popular.
@@ -266,51 +181,64 @@ class ContentRecommender(Recommender[Space]):
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
         code = known.items.known_codes("item", id_list("item", [item]))
-        profile = self._profiles(history)[0].double().numpy()
-        if not profile.any():
+        if self.privacy is not None:
+            return super().explain(user, item)
+        profiles = self._profiles(history).reshape(-1, self._learned.items.data.shape[1])
+        if not profiles.any():
             raise ValueError(
                 f"user {user!r} has no history that this model can use: it answers with what is "
                 "popular, and there is nothing to share out"
             )
-        weight = self._weights(history)
-        taken = np.flatnonzero(weight)
-        places = history.rows["item"][taken]
-        x, *taken_vectors = self._learned.items.data[np.append(code, places)].double().numpy()
-        lengths = np.linalg.norm(profile) * np.linalg.norm(x)
-        dots = np.array(taken_vectors) @ x
-        share = weight[taken] * (dots / lengths if lengths > 0 else dots)
-        order = np.argsort(-share, kind="stable")
-        return Explanation(
+        x = self._learned.items.data[torch.from_numpy(code)][0].double()
+        which = int((normalize(profiles.double(), dim=1) @ x).argmax())
+        places, weight = self._bags(history).of(which)
+        taken = self._learned.items.data[torch.from_numpy(places)].double()
+        weighted = torch.from_numpy(weight)[:, None] * taken
+        scale = self._scale(history)[0] / weighted.sum(dim=0).norm()
+        parts = weighted * x * scale  # what each item gives to the score in each dimension
+        blocks = {
+            name: float(parts[:, one].sum()) for name, one in self._learned.reader.blocks.items()
+        }
+        return Explanation.of(
             user,
             item,
             float(self.score([user], [item])[0]),
-            known.items.take(places[order]),
-            weight[taken][order],
-            share[order],
+            "history",
+            known.items.take(places),
+            weight,
+            parts.sum(dim=1).numpy(),
+            blocks,
         )
 
-    def _learn(self, items: pd.DataFrame | None, n_items: int) -> Space:
-        if self._embeddings is None:
-            return Space.of(self._encode(frames.texts(items)), self.centre)
-        if items is None:
-            raise ValueError("items is None; its rows say whose the embeddings are")
-        if self._embeddings.shape[0] != n_items:
+    def _learn(self, given: Given) -> Space:
+        if self.user_bias and given.history.mean <= 0:
             raise ValueError(
-                f"embeddings has {self._embeddings.shape[0]} rows but items has {n_items}; "
-                "expected one for each item"
+                f"the mean of the ratings is {given.history.mean}; expected more than 0 with "
+                "user_bias, which divides by it"
             )
-        return Space.of(self._embeddings, self.centre)
+        n_items = len(given.item_ids)
+        vectors, reader = space.learned(
+            self.encoder, self._embeddings, given.items, n_items, self.centre
+        )
+        return Space(pack(vectors), reader)
 
-    def _encode(self, texts: list[str]) -> Tensor:
-        assert self.encoder is not None
-        vectors = _matrix("the encoder's result", self.encoder.encode(texts))
-        if vectors.shape[0] != len(texts):
-            raise ValueError(
-                f"the encoder's result has {vectors.shape[0]} rows for {len(texts)} texts"
-            )
-        # Nothing is known of an item without a text, whatever the encoder makes of "".
-        blank = torch.tensor([not text.strip() for text in texts], dtype=torch.bool)
-        return vectors.masked_fill(blank[:, None], 0.0)
+    def _options(self) -> dict[str, Any]:
+        options = self._arguments_but("encoder", "embeddings")
+        if self.privacy is not None:
+            options["privacy"] = {
+                name: getattr(self.privacy, name) for name in ("epsilon", "delta", "clip")
+            }
+        return options
+
+    @classmethod
+    def _made(cls, options: dict[str, Any], learned: Space, helpers: Helpers) -> Self:
+        if options["privacy"] is not None:
+            options["privacy"] = helpers.privacy or GaussianProfile(**options["privacy"])
+        return cls(learned.reader.encoder or Absent("the embeddings are not saved"), **options)
+
+    @classmethod
+    def _as_learned(cls, fields: dict[str, Any]) -> Space:
+        return Space(fields["items"], Reader.of_record(fields["reader"]))
 
     def _vectors(self) -> PackedItems:
         return self._learned.items
@@ -324,32 +252,54 @@ class ContentRecommender(Recommender[Space]):
             min_rating=self.min_rating,
         )
 
+    def _bags(self, histories: Lists) -> Bags:
+        """What each profile is pooled from."""
+        bags = Bags(histories.rows["item"], self._weights(histories), histories.offsets)
+        if self.interests == 1:
+            return bags
+        return interests_of(self._learned.items, bags, self.interests)
+
     def _profiles(self, histories: Lists) -> Tensor:
-        profiles: Tensor = embedding_bag(
-            self._learned.items.data,
-            torch.from_numpy(np.ascontiguousarray(histories.rows["item"])),
-            torch.from_numpy(histories.offsets),
-            per_sample_weights=torch.from_numpy(self._weights(histories)).float(),
-            include_last_offset=True,
-        )
-        return _cleared(profiles)
+        if self.privacy is not None:
+            profiles = self._private(histories)
+        else:
+            profiles = space.cleared(self._bags(histories).pooled(self._learned.items.data))
+        if self.user_bias:
+            scale = torch.from_numpy(self._scale(histories)).float()
+            profiles = normalize(profiles) * scale.repeat_interleave(self.interests)[:, None]
+        if self.interests > 1:
+            return profiles.view(-1, self.interests, profiles.shape[1])
+        return profiles
 
+    def _private(self, histories: Lists) -> Tensor:
+        """Sums of at most one unit vector an item, with noise."""
+        assert self.privacy is not None
+        history = self._ready().history
+        scale = (history.lowest, history.highest)
+        share = rating_shares(histories, self.pooling, scale, self.min_rating)
+        bags = Bags(histories.rows["item"], share * self.privacy.clip, histories.offsets)
+        keys = [part.tobytes() for part in np.split(histories.rows, histories.offsets[1:-1])]
+        sums = self.privacy.noisy(bags.pooled(self._learned.items.data), keys)
+        return sums.masked_fill(histories.empty()[:, None], 0.0)
 
-def _matrix(name: str, vectors: Any) -> Tensor:
-    matrix = checks.float_array(name, vectors, "[n, d]").detach().cpu().float()
-    bad = ~matrix.isfinite().all(dim=1)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0, 0])
-        raise ValueError(f"{name} holds NaN or Inf in row {row}; expected finite numbers")
-    return matrix
+    def _scale(self, histories: Lists) -> NDArray[np.float64]:
+        """The multiplicative bias of each user, [B]."""
+        counts = np.diff(histories.offsets)
+        if not self.user_bias:
+            return np.ones(len(counts))
+        mean = self._ready().history.mean
+        sums = np.bincount(histories.owners(), histories.rows["rating"], minlength=len(counts))
+        return np.asarray((sums + _SHRINK * mean) / (counts + _SHRINK) / mean)
 
+    def _reads(self) -> bool:
+        return self._learned.reader.reads
 
-def _centred(unit: Tensor, mean: Tensor) -> Tensor:
-    """Rows of length 1 (or 0) without the mean, [n, d], of length 1 (or 0) again."""
-    moved = torch.where(unit.any(dim=1, keepdim=True), unit - mean, unit)
-    return normalize(_cleared(moved), dim=1)
-
-
-def _cleared(vectors: Tensor) -> Tensor:
-    """Rows that are nothing but rounding, made 0."""
-    return vectors.masked_fill(vectors.norm(dim=1, keepdim=True) < _NOTHING, 0.0)
+    def _text_profile(self, text: str, liked: Lists) -> Tensor:
+        """The text counts as one more thing that was liked."""
+        profile = self._learned.reader.place(text)
+        if len(liked.rows):
+            bags = Bags(liked.rows["item"], self._weights(liked), liked.offsets)
+            taken = np.count_nonzero(bags.weights)
+            pooled = bags.pooled(self._learned.items.data)
+            profile = space.cleared(profile + pooled * int(taken))
+        return profile

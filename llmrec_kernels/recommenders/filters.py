@@ -22,10 +22,10 @@ class Filters(NamedTuple):
     allow: Tensor | Positions | None  # [N] bool, or a list for each user
 
     @staticmethod
-    def of(items: IdMap, count: int, allow: Any, exclude: Any, seen: Lists | None) -> Filters:
-        """Check and number the caller's filters, and join them with what each user has seen."""
+    def of(items: IdMap, count: int, allow: Any, exclude: Any) -> Filters:
+        """Check and number the caller's filters."""
         permitted = torch.ones(len(items), dtype=torch.bool)
-        hidden = [] if seen is None else [_positions(seen.rows["item"], seen.offsets)]
+        hidden: Positions | None = None
         shown: Tensor | Positions | None = None
         if allow is not None and not _is_nested(allow):
             permitted[:] = False
@@ -37,14 +37,21 @@ class Filters(NamedTuple):
             shown = permitted
         elif exclude is not None:
             lists = [items.codes(ids) for ids in _id_lists("exclude", exclude, count)]
-            hidden.append(_joined([codes[codes >= 0] for codes in lists]))
+            hidden = _joined([codes[codes >= 0] for codes in lists])
         if allow is not None and _is_nested(allow):
             lists = [
                 items.known_codes(f"allow[{row}]", ids)
                 for row, ids in enumerate(_id_lists("allow", allow, count))
             ]
             shown = _joined([codes[permitted.numpy()[codes]] for codes in lists])
-        return Filters(_merged(hidden) if hidden else None, shown)
+        return Filters(hidden, shown)
+
+    def hiding(self, seen: Lists) -> Filters:
+        """The same, without what each user has seen."""
+        hidden = _positions(seen.rows["item"], seen.offsets)
+        if self.exclude is not None:
+            hidden = _merged([hidden, self.exclude])
+        return Filters(hidden, self.allow)
 
     def of_users(self, users: Tensor) -> Filters:
         """The filters of some of the users."""
@@ -86,8 +93,6 @@ def _joined(lists: list[NDArray[np.int64]]) -> Positions:
 
 def _merged(lists: list[Positions]) -> Positions:
     """One list for each user of several."""
-    if len(lists) == 1:
-        return lists[0]
     bounds = [one.offsets for one in lists if one.offsets is not None]
     owner = torch.cat([torch.arange(len(b) - 1).repeat_interleave(b.diff()) for b in bounds])
     values = torch.cat([one.values for one in lists])

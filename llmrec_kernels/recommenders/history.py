@@ -11,7 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
 
 ROW = np.dtype([("item", np.int64), ("rating", np.float64), ("timestamp", np.float64)])
 
@@ -31,6 +34,26 @@ class Lists(NamedTuple):
         rows = rows[_latest(np.zeros(len(rows), dtype=np.int64), rows)]
         return Lists(rows, np.array([0, len(rows)]))
 
+    def owners(self) -> NDArray[np.int64]:
+        """The user of each row, [nnz]."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def empty(self) -> Tensor:
+        """Whose history has nothing in it, [B] bool."""
+        return torch.from_numpy(np.diff(self.offsets) == 0)
+
+    def only(self, users: NDArray[np.int64]) -> Lists:
+        """The histories of these users."""
+        parts = [self.rows[self.offsets[one] : self.offsets[one + 1]] for one in users.tolist()]
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return Lists(np.concatenate([*parts, np.empty(0, dtype=ROW)]), offsets)
+
+    @staticmethod
+    def of_one_each(item: NDArray[np.int64]) -> Lists:
+        """For each of these items, a history of it alone."""
+        rows = as_rows(item, np.ones(len(item)), np.zeros(len(item)))
+        return Lists(rows, np.arange(len(item) + 1))
+
 
 def as_rows(
     item: NDArray[np.int64], rating: NDArray[np.float64], timestamp: NDArray[np.float64]
@@ -39,6 +62,14 @@ def as_rows(
     rows = np.empty(len(item), dtype=ROW)
     rows["item"], rows["rating"], rows["timestamp"] = item, rating, timestamp
     return rows
+
+
+class Change(NamedTuple):
+    """What interactions made of the histories of their users."""
+
+    users: NDArray[np.int64]  # [B], each once
+    before: Lists
+    after: Lists
 
 
 class History:
@@ -57,6 +88,8 @@ class History:
     ----------
     popularity : [N] int64
         How many users took each item.
+    n_users : int
+        Users there are, up to the last one who took anything.
     lowest, highest : float
         The range of the ratings given here; 0 and 1 where there are none.
     """
@@ -65,8 +98,11 @@ class History:
         kept = _latest(user, rows)
         self._rows = rows[kept]
         self._offsets = _offsets(user[kept])
+        self.n_users = len(self._offsets) - 1
         self._changed: dict[int, NDArray[np.void]] = {}
         self.popularity = np.bincount(self._rows["item"], minlength=n_items)
+        self._count = len(self._rows)
+        self._total = float(self._rows["rating"].sum())
         self.lowest, self.highest = 0.0, 1.0
         if len(rows):
             self.lowest, self.highest = float(rows["rating"].min()), float(rows["rating"].max())
@@ -78,7 +114,7 @@ class History:
         np.cumsum([len(part) for part in parts], out=offsets[1:])
         return Lists(np.concatenate([*parts, np.empty(0, dtype=ROW)]), offsets)
 
-    def add(self, user: NDArray[np.int64], rows: NDArray[np.void]) -> None:
+    def add(self, user: NDArray[np.int64], rows: NDArray[np.void]) -> Change:
         """Add interactions to the histories of their users."""
         users, owner = np.unique(user, return_inverse=True)
         before = self.of(users)
@@ -86,15 +122,28 @@ class History:
         rows = np.concatenate([before.rows, rows])
         kept = _latest(owner, rows)
         rows, owner = rows[kept], owner[kept]
-        self._changed.update(
-            zip(users.tolist(), np.split(rows, _offsets(owner)[1:-1]), strict=False)
-        )
-        items = len(self.popularity)
-        self.popularity = (
-            self.popularity
-            + np.bincount(rows["item"], minlength=items)
-            - np.bincount(before.rows["item"], minlength=items)
-        )
+        offsets = np.searchsorted(owner, np.arange(len(users) + 1))
+        parts = np.split(rows, offsets[1:-1])
+        self._changed.update(zip(users.tolist(), parts, strict=False))
+        self._total += float(rows["rating"].sum() - before.rows["rating"].sum())
+        self._count += len(rows) - len(before.rows)
+        np.subtract.at(self.popularity, before.rows["item"], 1)
+        np.add.at(self.popularity, rows["item"], 1)
+        self.n_users = max(self.n_users, int(user.max(initial=-1)) + 1)
+        return Change(users, before, Lists(rows, offsets))
+
+    @property
+    def mean(self) -> float:
+        """The mean of the ratings, 1 where there are none."""
+        return self._total / self._count if self._count else 1.0
+
+    def everyone(self) -> Lists:
+        """The histories of all users, in the order of their numbers."""
+        return self.of(np.arange(self.n_users))
+
+    def matrix(self) -> csr_array:
+        """Who took what: [users, N] float64 of ones, without a line for users without anything."""
+        return sparse(self.everyone(), len(self.popularity))
 
     def _of(self, user: int) -> NDArray[np.void]:
         if user in self._changed:
@@ -102,6 +151,16 @@ class History:
         if not 0 <= user < len(self._offsets) - 1:
             return self._rows[:0]
         return self._rows[self._offsets[user] : self._offsets[user + 1]]
+
+
+def sparse(histories: Lists, n_items: int, values: NDArray[np.float64] | None = None) -> csr_array:
+    """Histories as a matrix, [B, N] float64: ones, or these values, [nnz]."""
+    if values is None:
+        values = np.ones(len(histories.rows))
+    shape = (len(histories.offsets) - 1, n_items)
+    # Copies: sorting or summing in place must not touch the histories.
+    places = histories.rows["item"].copy(), histories.offsets.copy()
+    return csr_array((values, *places), shape=shape)
 
 
 def _latest(user: NDArray[np.int64], rows: NDArray[np.void]) -> NDArray[np.int64]:

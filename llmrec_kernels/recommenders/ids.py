@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,9 @@ class IdMap:
 
     def __len__(self) -> int:
         return len(self._codes)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._codes)
 
     def check_kind(self, ids: Iterable[Any]) -> None:
         """Refuse integers among strings and strings among integers: they hide missed matches."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from llmrec_kernels.recommenders.base import Recommender
+from llmrec_kernels.recommenders.base import Given, Recommender
 from llmrec_kernels.recommenders.history import Lists
-
-if TYPE_CHECKING:
-    import pandas as pd
+from llmrec_kernels.recommenders.vectors import VectorRecommender
 
 
-class PopularityRecommender(Recommender[None]):
+class PopularityRecommender(VectorRecommender[None]):
     """Recommend to everyone what most users took, apart from what they have seen.
 
     The score of an item is the number of users with an interaction with it. Equal ones come in
@@ -33,9 +29,16 @@ class PopularityRecommender(Recommender[None]):
     2  eve     1    1.0     2
     """
 
-    _metric: ClassVar[str] = "dot"
+    update_is_refit = True
+    _metric = "dot"
 
-    def _learn(self, items: pd.DataFrame | None, n_items: int) -> None:
+    similar_items = Recommender.similar_items  # all items have a vector of one number
+
+    def _learn(self, given: Given) -> None:
+        return None
+
+    @classmethod
+    def _as_learned(cls, fields: None) -> None:
         return None
 
     def _profiles(self, histories: Lists) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llmrec_kernels.ops import TopK
+from llmrec_kernels.recommenders.ids import IdMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,10 +95,22 @@ class SimilarItems(Columns):
     score: NDArray[np.float32]
     rank: NDArray[np.int64]
 
+    @staticmethod
+    def of(items: IdMap, codes: NDArray[np.int64], topk: TopK) -> SimilarItems:
+        """The best for each of these items, by numbers; place -1 fills up short lists."""
+        found = (topk.ids >= 0).numpy()
+        ranks = np.broadcast_to(np.arange(1, found.shape[1] + 1), found.shape)
+        return SimilarItems(
+            items.take(codes).repeat(found.sum(1)),
+            items.take(topk.ids.numpy()[found]),
+            topk.scores.numpy()[found],
+            ranks[found],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Columns):
-    """How much each item of a user's history gives to a score.
+    """What a score is the sum of.
 
     Parameters
     ----------
@@ -103,16 +118,21 @@ class Explanation(Columns):
         What is explained.
     score : float
         The score: the sum of the shares, up to float32 rounding.
-    history : [n] int64 or object
-        The items in the user's profile, the largest share first.
+    kind : "history", "neighbour" or "part"
+        What the sources are: items of the user's history, other users, or parts of a hybrid.
+    source : [n] int64 or object
+        Their ids or names, the largest share first.
     weight : [n] float64
-        Their weights in the profile; they sum to 1.
+        What each counts: its weight in the profile, its similarity, or the weight of the part.
     share : [n] float64
         What each gives to the score; below 0 where it speaks against the item.
+    blocks : dict of str to float
+        What each block of features (text, category, price) gives to the score, where the items'
+        vectors have blocks; their sum is the score too.
 
     Examples
     --------
-    >>> why = Explanation("ann", 3, 0.5, np.array([1]), np.array([1.0]), np.array([0.5]))
+    >>> why = Explanation("ann", 3, 0.5, "history", np.array([1]), np.array([1.0]), np.array([0.5]))
     >>> why.to_pandas()
        history  weight  share
     0        1     1.0    0.5
@@ -121,6 +141,29 @@ class Explanation(Columns):
     user: Any
     item: Any
     score: float
-    history: NDArray[Any]
+    kind: str
+    source: NDArray[Any]
     weight: NDArray[np.float64]
     share: NDArray[np.float64]
+    blocks: dict[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        user: Any,
+        item: Any,
+        score: float,
+        kind: str,
+        source: NDArray[Any],
+        weight: NDArray[np.float64],
+        share: NDArray[np.float64],
+        blocks: dict[str, float] | None = None,
+    ) -> Explanation:
+        """The same, with the largest share first; equal ones stay in their order."""
+        order = np.argsort(-share, kind="stable")
+        return Explanation(
+            user, item, score, kind, source[order], weight[order], share[order], blocks or {}
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """As a frame whose first column is named after the kind of the sources."""
+        return super().to_pandas().rename(columns={"source": self.kind})

@@ -1,0 +1,273 @@
+"""Recommend by several recommenders at once, weighted by hand or by how well they predict.
+
+`fusion.py` says how scores become one. With `adaptive` the weights learn from feedback: before an
+interaction is taken in, each part is asked how high it ranks the item among what the user has not
+taken. Its error is what is missing to the discounted gain of the first place, and the weight of a
+part moves with the sigmoid of how much smaller its error is than the mean error:
+
+    e_p = 1 - 1 / log₂(1 + r_p),   w_p ← w_p · 2 σ(β (ē - e_p)),   ē = Σ_p w_p e_p / Σ_p w_p
+
+then all are scaled to the sum they had, and none falls below `_LEAST` of it, so that a part that
+becomes better is heard again. It is a bounded form of the multiplicative weights of Hedge.
+
+Source: Y. Freund and R. Schapire, A decision-theoretic generalization of on-line learning and an
+application to boosting, JCSS 55(1), 1997.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llmrec_kernels.ops import checks
+from llmrec_kernels.recommenders import fusion
+from llmrec_kernels.recommenders.base import Fitted, Given, Recommender
+from llmrec_kernels.recommenders.history import Change, Lists
+from llmrec_kernels.recommenders.ids import id_list
+from llmrec_kernels.recommenders.results import Explanation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from llmrec_kernels.recommenders.saving import Helpers
+
+FUSIONS = ("weighted", "ranks")
+_LEAST = 0.01
+
+
+class Mixture(NamedTuple):
+    """What is learned: how much each part counts, and what the parts have learned."""
+
+    weights: NDArray[np.float64]  # [P]
+    parts: tuple[Any, ...]
+
+
+class HybridRecommender(Recommender[Mixture]):
+    """Recommend by the fused scores of several recommenders.
+
+    Parameters
+    ----------
+    parts : mapping of str to Recommender
+        Two or more by name. They are fitted with the hybrid and share its history: ask it, not
+        them, to `fit` and `update`.
+    weights : mapping of str to float, optional
+        How much each counts, at least 0; 1 where none is given.
+    fusion : "weighted" or "ranks"
+        Whether standardised scores are added, or reciprocal ranks.
+    adaptive : bool
+        Whether `update` moves the weights toward the parts that predict better.
+    rate : float
+        β, above 0: how fast.
+
+    Attributes
+    ----------
+    parts : dict of str to Recommender
+        As given.
+    current_weights : dict of str to float
+        The weights now.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from llmrec_kernels.recommenders import EASERecommender, PopularityRecommender
+    >>> seen = pd.DataFrame({"user": [1, 1, 2, 2, 3], "item": ["a", "b", "a", "c", "b"]})
+    >>> parts = {"popular": PopularityRecommender(), "ease": EASERecommender(1.0)}
+    >>> model = HybridRecommender(parts, weights={"ease": 2.0}).fit(seen)
+    >>> model.recommend([3]).item.tolist()
+    ['a', 'c']
+    >>> model.explain(3, "a").to_pandas().round(1)
+          part  weight  share
+    0     ease     2.0    2.0
+    1  popular     1.0    1.0
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Recommender[Any]],
+        *,
+        weights: Mapping[str, float] | None = None,
+        fusion: str = "weighted",
+        adaptive: bool = False,
+        rate: float = 0.1,
+    ) -> None:
+        self.parts = _checked_parts(parts)
+        self.weights = dict.fromkeys(self.parts, 1.0)
+        for name, weight in (weights or {}).items():
+            if name not in self.parts:
+                raise ValueError(f"weights has {name!r}; the parts are {', '.join(self.parts)}")
+            self.weights[name] = checks.finite_number(f"weights[{name!r}]", weight)
+            if self.weights[name] < 0:
+                raise ValueError(f"weights[{name!r}] is {weight}; expected at least 0")
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0; expected one above 0")
+        checks.choice("fusion", fusion, FUSIONS)
+        self.fusion, self.adaptive = fusion, adaptive
+        self.rate = checks.finite_number("rate", rate)
+        if self.rate <= 0:
+            raise ValueError(f"rate is {rate}; expected more than 0")
+        self.update_is_refit = not adaptive and all(
+            part.update_is_refit for part in self.parts.values()
+        )
+        self._needs_ratings = any(part._needs_ratings for part in self.parts.values())
+
+    @property
+    def current_weights(self) -> dict[str, float]:
+        """The weights now: those given, or what feedback made of them."""
+        self._ready()
+        return dict(zip(self.parts, self._learned.weights.tolist(), strict=True))
+
+    def explain(self, user: Any, item: Any) -> Explanation:
+        """Say how much each part gives to the score of an item.
+
+        What a part's own score comes from, ask of the part: `model.parts[name].explain`.
+
+        Parameters
+        ----------
+        user, item : int or str
+            Ids that the model knows.
+
+        Returns
+        -------
+        Explanation
+            Of the kind "part".
+
+        Raises
+        ------
+        IndexError
+            If the model does not know the user or the item.
+        """
+        known = self._ready()
+        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
+        code = int(known.items.known_codes("item", id_list("item", [item]))[0])
+        rows = [part._rows(history) for part in self.parts.values()]
+        shares = np.array([one[0, code] for one in self._shares(rows, history)])
+        score = float(self.score([user], [item])[0])
+        names = np.array(list(self.parts), dtype=object)
+        return Explanation.of(user, item, score, "part", names, self._learned.weights, shares)
+
+    def _learn(self, given: Given) -> Mixture:
+        learned = tuple(part._learn(given) for part in self.parts.values())
+        return Mixture(np.array(list(self.weights.values())), learned)
+
+    def _take(self, learned: Mixture, fitted: Fitted) -> None:
+        super()._take(learned, fitted)
+        for part, one in zip(self.parts.values(), learned.parts, strict=True):
+            part._take(one, fitted)
+
+    def _rows(self, histories: Lists) -> Tensor:
+        return self._fused([part._rows(histories) for part in self.parts.values()], histories)
+
+    def _text_rows(self, text: str, liked: Lists) -> Tensor:
+        """Parts that read no text go by what was liked."""
+        rows = [
+            part._text_rows(text, liked) if part._reads() else part._rows(liked)
+            for part in self.parts.values()
+        ]
+        return self._fused(rows, liked)
+
+    def _reads(self) -> bool:
+        return any(part._reads() for part in self.parts.values())
+
+    def _fused(self, rows: list[Tensor], histories: Lists) -> Tensor:
+        return torch.from_numpy(np.sum(self._shares(rows, histories), axis=0).astype(np.float32))
+
+    def _shares(self, rows: list[Tensor], histories: Lists) -> list[fusion.Rows]:
+        """What each part gives to each score, [B, N] each."""
+        alike = fusion.standardised if self.fusion == "weighted" else fusion.reciprocal
+        unseen = _unseen(histories, len(self._ready().items))
+        weights = self._learned.weights
+        return [
+            weight * alike(one.double().numpy(), unseen)
+            for weight, one in zip(weights, rows, strict=True)
+        ]
+
+    def _block_size(self) -> int:
+        return min(super()._block_size(), *(part._block_size() for part in self.parts.values()))
+
+    def _observed(self, histories: Lists, rows: NDArray[np.void]) -> Mixture:
+        """Move the weights by how well each part ranks what its user took next."""
+        if not self.adaptive:
+            return self._learned
+        weights, total = self._learned.weights, self._learned.weights.sum()
+        for start in range(0, len(rows), self._block_size()):
+            events = np.arange(start, min(start + self._block_size(), len(rows)))
+            for errors in self._errors(histories.only(events), rows["item"][events]):
+                mean = (weights * errors).sum() / weights.sum()
+                weights = weights * 2 / (1 + np.exp(-self.rate * (mean - errors)))
+                weights = np.maximum(weights * total / weights.sum(), _LEAST * total)
+                weights = weights * total / weights.sum()
+        return self._learned._replace(weights=weights)
+
+    def _errors(self, histories: Lists, item: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The error of each part for each event that is new and says something, [E, P]."""
+        unseen = _unseen(histories, len(self._ready().items))
+        events = np.arange(len(item))
+        errors, said = [], []
+        for part in self.parts.values():
+            rows = part._rows(histories).double().numpy()
+            said.append(rows.any(axis=1))
+            rank = fusion.ranks(rows, unseen)[events, item]
+            errors.append(np.where(said[-1], 1 - 1 / np.log2(1 + rank), 1.0))
+        fresh = unseen[events, item] & np.any(said, axis=0)
+        return np.asarray(np.stack(errors, axis=1)[fresh])
+
+    def _absorbed(self, learned: Mixture, change: Change) -> Mixture:
+        for part in self.parts.values():
+            part._learned = part._absorbed(part._learned, change)
+        return learned._replace(parts=tuple(part._learned for part in self.parts.values()))
+
+    def _record(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        tensors[f"{name}.weights"] = torch.from_numpy(self._learned.weights)
+        return {
+            "class": type(self).__name__,
+            "options": self._arguments_but("parts"),
+            "parts": {
+                key: part._record(f"{name}.parts.{key}", tensors)
+                for key, part in self.parts.items()
+            },
+        }
+
+    @classmethod
+    def _of_record(
+        cls, record: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor], helpers: Helpers
+    ) -> tuple[Self, Mixture]:
+        from llmrec_kernels.recommenders.saving import class_named
+
+        parts, learned = {}, []
+        for key, one in record["parts"].items():
+            where, found = f"{name}.parts.{key}", class_named(one["class"])
+            parts[key], lesson = found._of_record(one, where, tensors, helpers)
+            learned.append(lesson)
+        weights = tensors[f"{name}.weights"].numpy()
+        return cls(parts, **record["options"]), Mixture(weights, tuple(learned))
+
+    @classmethod
+    def _as_learned(cls, fields: Any) -> Mixture:
+        return Mixture(**fields)
+
+
+def _checked_parts(parts: Any) -> dict[str, Recommender[Any]]:
+    if not isinstance(parts, Mapping):
+        raise TypeError(f"parts is a {type(parts).__name__}; expected recommenders by name")
+    if len(parts) < 2:
+        raise ValueError(f"parts has {len(parts)} recommenders; expected two or more")
+    for name, part in parts.items():
+        if not isinstance(name, str):
+            raise TypeError(f"parts has the name {name!r}; expected strings")
+        if not isinstance(part, Recommender):
+            raise TypeError(f"parts[{name!r}] is {part!r}; expected a recommender")
+    if len({id(part) for part in parts.values()}) < len(parts):
+        raise ValueError("parts has one recommender twice; make one for each name")
+    return dict(parts)
+
+
+def _unseen(histories: Lists, n_items: int) -> NDArray[np.bool_]:
+    """What is not in each history, [B, N]."""
+    unseen = np.ones((len(histories.offsets) - 1, n_items), dtype=bool)
+    unseen[histories.owners(), histories.rows["item"]] = False
+    return unseen

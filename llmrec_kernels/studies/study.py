@@ -1,0 +1,125 @@
+"""What a study found: a protocol that anyone can repeat, tables, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a sentence about it.
+
+    Parameters
+    ----------
+    caption : str
+        What it shows, in Markdown.
+    frame : pandas.DataFrame
+        As it is to be printed: texts, or numbers that `decimals` rounds.
+    decimals : int
+        Places after the point.
+    """
+
+    caption: str
+    frame: pd.DataFrame
+    decimals: int = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot that is drawn when it is asked for.
+
+    Parameters
+    ----------
+    name : str
+        File name without ending.
+    caption : str
+        What it shows.
+    draw : callable
+        Gives the figure.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, how it was put, and what came out.
+
+    Parameters
+    ----------
+    title : str
+        A heading.
+    protocol : str
+        Data, split, candidates, metrics, choices and seeds, in Markdown: enough to repeat it.
+    tables : list of Table
+        In order.
+    pictures : list of Picture
+        In order.
+    findings : str
+        What the numbers say, also where they fall short, in Markdown.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"NDCG@10": [0.25]}, index=["content"])
+    >>> print(Study("Cold items", "Five seeds.", [Table("All films.", frame)]).markdown())
+    ## Cold items
+    <BLANKLINE>
+    Five seeds.
+    <BLANKLINE>
+    All films.
+    <BLANKLINE>
+    | | NDCG@10 |
+    |---|---|
+    | content | .250 |
+    """
+
+    title: str
+    protocol: str
+    tables: list[Table]
+    pictures: list[Picture] = field(default_factory=list)
+    findings: str = ""
+
+    def markdown(self, pictures: str = "") -> str:
+        """As a section of a page; `pictures` is the folder that they are in, seen from the page."""
+        parts = [f"## {self.title}", self.protocol]
+        for table in self.tables:
+            parts += [table.caption, _as_markdown(table)]
+        parts += [f"![{one.caption}]({pictures}{one.name}.svg)" for one in self.pictures]
+        return "\n\n".join(part for part in [*parts, self.findings] if part)
+
+    def write_pictures(self, folder: Path) -> None:
+        """Draw each picture into a folder, as SVG."""
+        import matplotlib as mpl
+
+        # Names of parts are drawn at random, and the date is in the file, unless told otherwise.
+        with mpl.rc_context({"svg.hashsalt": "llmrec_kernels", "svg.fonttype": "none"}):
+            for picture in self.pictures:
+                picture.draw().savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
+
+
+def _as_markdown(table: Table) -> str:
+    head = ["", *map(str, table.frame.columns)]
+    lines = [f"| {' | '.join(head)} |".replace("|  |", "| |"), "|---" * len(head) + "|"]
+    for name, row in zip(table.frame.index, table.frame.itertuples(index=False), strict=True):
+        lines.append(f"| {' | '.join([str(name), *(_cell(one, table.decimals) for one in row)])} |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any, decimals: int) -> str:
+    """A number as the field prints it: without the zero before the point."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or not hasattr(value, "__float__"):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    text = f"{float(value):.{decimals}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
