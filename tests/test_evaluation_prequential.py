@@ -83,7 +83,8 @@ def test_a_replay_is_that_of_a_plain_loop(drawn):
             pair = (row.user, row.item)
             counts = not (filter_seen and pair in had)
             expected.append((row.item in known, pair in had, rank, counts))
-            had.add(pair)
+            if on_unknown == "learn" or row.item in known:
+                had.add(pair)
         learnt = [row for row in part if on_unknown == "learn" or row.item in known]
         model.learn(frame(*learnt))
         known |= {row.item for row in learnt}
@@ -146,6 +147,17 @@ def test_an_unknown_item_is_a_miss_and_the_model_never_hears_of_it():
     assert result["HR@10"] == pytest.approx(1 / 3)
     assert 99 not in model.counts
     assert [one.item.tolist() for kind, one in model.log if kind == "update"] == [[10]]
+
+
+def test_each_event_with_an_unknown_item_is_a_miss_also_the_second_of_a_user():
+    result = prequential(Popular(TRAIN), frame((1, 99, 1), (1, 99, 2)), train=TRAIN)
+    assert (result.n_unknown, result.n_repeats, result["HR@10"]) == (2, 0, 0)
+
+
+def test_what_the_model_recommends_it_knows():
+    result = prequential(Popular(TRAIN, [99]), frame((1, 99, 1), (2, 99, 2)), train=TRAIN)
+    assert result.events.known.tolist() == [True, True]
+    assert result["HR@10"] == 1
 
 
 def test_an_unknown_item_that_is_learnt_is_known_from_then_on():

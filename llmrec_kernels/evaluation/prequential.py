@@ -46,16 +46,16 @@ def prequential(
 ) -> PrequentialResult:
     """Replay interactions in the order of time: recommend to the event's user, then learn.
 
-    **Unknown items.** What the model knows is ``items`` and the items of ``train``; where neither
-    is given, every item counts as known. An event with another item is a miss, since the model
+    **Unknown items.** What the model knows is ``items``, the items of ``train``, and what it
+    recommends; where neither is given, every item counts as known. An event with another item is a miss, since the model
     could not have recommended it, and is counted in ``n_unknown``. With ``on_unknown="miss"`` the
     model never hears of it; with "learn" it is given to ``update`` and known from then on, for
     models that can take in new items.
 
     **Repeats.** With ``filter_seen`` a user is not recommended what they have in ``train`` or
-    earlier in the replay, so an event that repeats such a pair can be neither hit nor miss: it has
-    no value and is counted in ``n_repeats``, and is learnt from like any other. With
-    ``filter_seen=False`` repeats are predicted as other events are.
+    earlier in the replay, as far as the model was told, so an event that repeats such a pair can be
+    neither hit nor miss: it has no value and is counted in ``n_repeats``, and is learnt from like
+    any other. With ``filter_seen=False`` repeats are predicted as other events are.
 
     **Unknown users** are the model's own affair: an empty list is a miss.
 
@@ -120,18 +120,16 @@ def prequential(
         require_values("train", train, "user", "item")
     order = np.argsort(interactions["timestamp"].to_numpy(), kind="stable")
     events = interactions.iloc[order]
-    memory = _Memory(train, items, filter_seen)
+    memory = _Memory(train, items, filter_seen=filter_seen, learns=on_unknown == "learn")
     rows: list[tuple[bool, bool, int]] = []
     for start in range(0, len(events), batch):
         part = events.iloc[start : start + batch]
         pairs = list(zip(part["user"].tolist(), part["item"].tolist(), strict=True))
         taken = memory.take(pairs, _places(model, pairs, k, memory))
         rows += taken
-        learnt = np.array([known or on_unknown == "learn" for known, _, _ in taken])
-        if learnt.any():
-            model.update(part[learnt])
-        if on_unknown == "learn":
-            memory.meet(pairs)
+        told = np.array([known or memory.learns for known, _, _ in taken])
+        if told.any():
+            model.update(part[told])
         if observe is not None:
             observe(start + len(part))
     return _result(events, rows, k, filter_seen)
@@ -153,10 +151,13 @@ def _result(
 
 
 class _Memory:
-    """What is known so far: items, and pairs of a user and an item."""
+    """What the model knows so far: items, and pairs of a user and an item."""
 
-    def __init__(self, train: pd.DataFrame | None, items: Any, filter_seen: bool) -> None:
+    def __init__(
+        self, train: pd.DataFrame | None, items: Any, *, filter_seen: bool, learns: bool
+    ) -> None:
         self.filter_seen = filter_seen
+        self.learns = learns  # whether the model is told of items that it does not know
         self._items: set[Any] | None = None  # None: every item is known
         self._pairs: set[tuple[Any, Any]] = set()
         if items is not None:
@@ -173,19 +174,17 @@ class _Memory:
         self, pairs: Sequence[tuple[Any, Any]], places: dict[tuple[Any, Any], int]
     ) -> list[tuple[bool, bool, int]]:
         """Say of each pair whether its item is known, whether it repeats one, and its rank."""
-        taken = []
+        taken: list[tuple[bool, bool, int]] = []
         for pair in pairs:
             rank = places.get(pair, 0)
             # What the model recommends it knows, whether it was said so or not.
             known = self._items is None or pair[1] in self._items or rank > 0
             taken.append((known, pair in self._pairs, rank))
-            self._pairs.add(pair)
-        return taken
-
-    def meet(self, pairs: Sequence[tuple[Any, Any]]) -> None:
-        """The model has learnt the items of these pairs."""
-        if self._items is not None:
+            if known or self.learns:
+                self._pairs.add(pair)
+        if self._items is not None and self.learns:
             self._items.update(item for _, item in pairs)
+        return taken
 
 
 def _places(

@@ -101,8 +101,10 @@ class RatingReport(Measured):
 def evaluate_ratings(model: Predicts, test: pd.DataFrame) -> RatingReport:
     """Compare the ratings that a fitted model predicts with those of test.
 
-    The model is asked for every rating of test, also of users and items it does not know; it must
-    answer each with a number. Predictions are taken as they come, not cut to the scale.
+    The model is asked for every rating of test and must answer each with a number: leaving out the
+    hard ones would flatter it. Fit a model that refuses users and items it does not know with
+    ``users`` and ``items`` that hold those of test. Predictions are taken as they come, not cut to
+    the scale.
 
     Parameters
     ----------
