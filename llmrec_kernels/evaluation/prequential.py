@@ -47,10 +47,10 @@ def prequential(
     """Replay interactions in the order of time: recommend to the event's user, then learn.
 
     **Unknown items.** What the model knows is ``items``, the items of ``train``, and what it
-    recommends; where neither is given, every item counts as known. An event with another item is a miss, since the model
-    could not have recommended it, and is counted in ``n_unknown``. With ``on_unknown="miss"`` the
-    model never hears of it; with "learn" it is given to ``update`` and known from then on, for
-    models that can take in new items.
+    recommends; where neither is given, every item counts as known. An event with another item is a
+    miss, since the model could not have recommended it, and is counted in ``n_unknown``. With
+    ``on_unknown="miss"`` the model never hears of it; with "learn" it is given to ``update`` and
+    known from then on, for models that can take in new items.
 
     **Repeats.** With ``filter_seen`` a user is not recommended what they have in ``train`` or
     earlier in the replay, as far as the model was told, so an event that repeats such a pair can be
