@@ -54,39 +54,43 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def ochiai(left, right):
-    """The likeness of two sets; None where one is not known."""
-    if not left or not right:
-        return None
-    return len(set(left) & set(right)) / math.sqrt(len(set(left)) * len(set(right)))
+def bumps(numbers, asked):
+    """How near the ranks of numbers are to the centres 0, 1/15 .. 1, in widths of 0.1."""
+    known = [one for one in numbers if not np.isnan(one)]
+    ranks = np.array([scipy.stats.percentileofscore(known, one, "mean") for one in asked]) / 100
+    return scipy.stats.norm.pdf(ranks[:, None], np.linspace(0, 1, 16), 0.1)
+
+
+def of_films(cell):
+    """Which of the films' genres and countries a cell names."""
+    names = ["action", "crime", "sf", "fr", "jp", "us"]
+    held = [cell] if isinstance(cell, str) else cell
+    return np.array([float(name in held) for name in names])
+
+
+def raw_blocks():
+    """What each block of each film is made of, by the definitions; None where it is not known."""
+    prices = FILMS.price.to_numpy()
+    return {
+        "text": [Words().encode([one])[0] if one else None for one in FILMS.text],
+        "genres": [of_films(one) if one else None for one in FILMS.genres],
+        "country": [of_films(one) if isinstance(one, str) else None for one in FILMS.country],
+        "price": [None if np.isnan(one) else bumps(prices, [one])[0] for one in prices],
+        "image": [None if one is None else np.array(one) for one in FILMS.image],
+    }
 
 
 def block_similarities(left, right):
-    """What each block of two films is alike by, by the definitions, None where one is not known."""
-    listed = ["text", "image"]
-    vectors = {
-        "text": [Words().encode([one])[0] if one else None for one in FILMS.text],
-        "image": [None if one is None else np.array(one) for one in FILMS.image],
-    }
-    known = {n: unit(np.array([v for v in vectors[n] if v is not None])).mean(0) for n in listed}
+    """What each block of two films is alike by: the cosine about the mean of those known."""
     result = {}
-    for name in listed:
-        pair = [vectors[name][one] for one in (left, right)]
+    for name, cells in raw_blocks().items():
+        mean = unit(np.array([one for one in cells if one is not None])).mean(0)
+        pair = [cells[left], cells[right]]
         if any(one is None for one in pair):
             result[name] = None
         else:
-            a, b = (unit(unit(one) - known[name]) for one in pair)
+            a, b = (unit(unit(one) - mean) for one in pair)
             result[name] = a @ b
-    for name in ("genres", "country"):
-        sets = [FILMS[name][one] for one in (left, right)]
-        sets = [
-            None if s is None or s is np.nan else (s,) if isinstance(s, str) else s for s in sets
-        ]
-        result[name] = ochiai(*sets)
-    prices = FILMS.price.to_numpy()[[left, right]]
-    ranks = [scipy.stats.percentileofscore(FILMS.price.dropna(), one, "mean") for one in prices]
-    missing = np.isnan(prices).any()
-    result["price"] = None if missing else math.cos(math.pi * (ranks[0] - ranks[1]) / 100)
     return result
 
 
@@ -109,9 +113,9 @@ def test_blocks_come_as_text_categories_numbers_and_vectors_and_fill_the_row():
     rows = made.fit_transform(FILMS)
     assert rows.dtype == torch.float32
     assert list(made.blocks) == ["text", "genres", "country", "price", "image"]
-    ends = [0, 5, 8, 11, 13, 16]
+    ends = [0, 5, 8, 11, 27, 30]
     assert list(made.blocks.values()) == [slice(*pair) for pair in pairwise(ends)]
-    assert rows.shape == (5, 16)
+    assert rows.shape == (5, 30)
 
 
 def test_fitting_and_transforming_at_once_is_the_same_and_encodes_each_text_once():
@@ -133,8 +137,8 @@ def test_an_item_of_which_nothing_is_known_is_zero():
         {"text": [None], "genres": [""], "country": [np.nan], "price": [None], "image": [None]}
     )
     made = encoder().fit(FILMS)
-    assert made.transform(nothing).tolist() == [[0.0] * 16]
-    assert made.transform(FILMS.iloc[:0]).shape == (0, 16)
+    assert made.transform(nothing).tolist() == [[0.0] * 30]
+    assert made.transform(FILMS.iloc[:0]).shape == (0, 30)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +152,9 @@ def test_an_item_of_which_nothing_is_known_is_zero():
 )
 def test_several_categories_are_written_in_any_of_these_ways(cells):
     rows = FeatureEncoder(categories=["g"]).fit_transform(pd.DataFrame({"g": pd.Series(cells)}))
-    half = math.sqrt(0.5)
-    wanted = [[half, half, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [half, half, 0.0]]
-    np.testing.assert_allclose(rows, wanted, atol=1e-7)
+    np.testing.assert_allclose(
+        rows, centred([[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0]]), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,43 +171,46 @@ def test_several_categories_are_written_in_any_of_these_ways(cells):
 )
 def test_categories_may_be_integers_strings_or_bools(column):
     rows = FeatureEncoder(categories=["kind"]).fit_transform(pd.DataFrame({"kind": column}))
-    assert rows.tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(rows, centred([[0, 1], [1, 0], [0, 0]]), atol=1e-6)
 
 
 def test_categories_not_seen_before_are_left_out():
-    made = FeatureEncoder(categories=["g"]).fit(pd.DataFrame({"g": ["a", "b"]}))
+    made = FeatureEncoder(categories=["g"])
+    a, b = made.fit_transform(pd.DataFrame({"g": ["a", "b"]}))
     rows = made.transform(pd.DataFrame({"g": ["a|z", "z", "b"]}))
-    assert rows.tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    assert torch.equal(rows, torch.stack([a, torch.zeros(2), b]))
 
 
-@given(
-    st.lists(
-        st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float) | st.none(), min_size=1, max_size=30
-    )
-)
-def test_numbers_are_alike_by_the_cosine_of_their_ranks(numbers):
-    frame = pd.DataFrame({"x": pd.Series(numbers, dtype=np.float64)})
-    rows = FeatureEncoder(numbers=["x"]).fit_transform(frame).double().numpy()
-    known = [one for one in numbers if one is not None]
-    for row, one in zip(rows, numbers, strict=True):
-        if one is None:
-            assert row.tolist() == [0.0, 0.0]
-            continue
-        for other, that in zip(rows, numbers, strict=True):
-            if that is not None:
-                share = [scipy.stats.percentileofscore(known, x, "mean") / 100 for x in (one, that)]
-                wanted = math.cos(math.pi * (share[0] - share[1]))
-                assert row @ other == pytest.approx(wanted, abs=1e-6)
+def centred(rows):
+    """Rows at length 1, about the mean of those that are not zero."""
+    rows = np.array(rows, dtype=np.float64)
+    known = rows.any(axis=1)
+    if not known.any():
+        return rows
+    moved = unit(rows[known]) - unit(rows[known]).mean(axis=0)
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    rows[known] = np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 1e-6)
+    return rows
 
 
-@given(st.lists(st.floats(0.01, 1000), min_size=3, max_size=20, unique=True))
-def test_a_nearer_number_is_never_less_alike(numbers):
-    made = FeatureEncoder(numbers=["x"]).fit(pd.DataFrame({"x": numbers}))
-    asked = np.linspace(min(numbers), max(numbers), 50)
-    rows = made.transform(pd.DataFrame({"x": asked})).double()
-    alike = rows[0] @ rows.T
-    assert (alike.diff() <= 1e-6).all()
-    assert alike[-1] < alike[0]
+NUMBERS = st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float) | st.just(np.nan)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=30))
+def test_numbers_are_alike_by_the_nearness_of_their_ranks(numbers):
+    rows = FeatureEncoder(numbers=["x"]).fit_transform(pd.DataFrame({"x": numbers}))
+    raw = np.nan_to_num(bumps(numbers, numbers))
+    np.testing.assert_allclose(rows, centred(raw), atol=1e-4)
+
+
+@given(st.lists(st.floats(0.01, 1000), min_size=40, max_size=60, unique=True))
+def test_near_numbers_are_alike_and_others_are_not(numbers):
+    numbers = sorted(numbers)
+    rows = FeatureEncoder(numbers=["x"]).fit_transform(pd.DataFrame({"x": numbers}))
+    alike = rows @ rows.T
+    apart = np.abs(np.subtract.outer(np.arange(len(numbers)), np.arange(len(numbers))))
+    assert (alike[torch.from_numpy(apart == 1)] > 0.9).all()
+    assert (alike[torch.from_numpy(apart > 0.4 * len(numbers))] < 0.1).all()
 
 
 def test_numbers_beyond_those_seen_are_as_the_nearest_of_them():
@@ -216,10 +223,10 @@ def test_numbers_beyond_those_seen_are_as_the_nearest_of_them():
 def test_ranks_of_many_numbers_are_kept_well_enough():
     numbers = np.random.default_rng(0).lognormal(size=20_000)
     made = FeatureEncoder(numbers=["x"])
-    rows = made.fit_transform(pd.DataFrame({"x": numbers})).double().numpy()
-    rank = np.arctan2(rows[:, 1], rows[:, 0]) / np.pi
-    wanted = (scipy.stats.rankdata(numbers) - 0.5) / len(numbers)
-    np.testing.assert_allclose(rank, wanted, atol=1e-3)
+    rows = made.fit_transform(pd.DataFrame({"x": numbers}))
+    ranks = (scipy.stats.rankdata(numbers) - 0.5) / len(numbers)
+    exact = centred(scipy.stats.norm.pdf(ranks[:, None], np.linspace(0, 1, 16), 0.1))
+    assert (rows * torch.from_numpy(exact)).sum(dim=1).min() > 0.9999
     assert len(made.state()[1]["x.values"]) < 2000
 
 
@@ -235,8 +242,8 @@ def test_ranks_of_many_numbers_are_kept_well_enough():
 )
 def test_numbers_may_be_of_any_kind(column):
     rows = FeatureEncoder(numbers=["x"]).fit_transform(pd.DataFrame({"x": column}))
-    half = math.sqrt(0.5)
-    np.testing.assert_allclose(rows, [[half, half], [-half, half], [0, 0]], atol=1e-7)
+    raw = [*bumps([1.0, 2.0], [1.0, 2.0]), np.zeros(16)]
+    np.testing.assert_allclose(rows, centred(raw), atol=1e-6)
 
 
 def test_a_text_fills_its_block_alone_and_as_that_text_of_an_item_would():
@@ -247,12 +254,32 @@ def test_a_text_fills_its_block_alone_and_as_that_text_of_an_item_would():
     assert torch.equal(asked[[0, 2], block], rows[[0, 2], block])
     asked[[0, 2], block] = 0.0
     assert not asked.any()
-    assert made.encode([]).shape == (0, 16)
+    assert made.encode([]).shape == (0, 30)
 
 
-def test_a_feature_that_all_items_share_says_nothing_where_vectors_are_centred():
-    same = pd.DataFrame({"image": [np.array([0.1, 0.7, 0.3]) * s for s in (1, 3, 7, 11, 0.3)]})
-    assert not FeatureEncoder(vectors=["image"]).fit_transform(same).any()
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("vectors", [np.array([0.1, 0.7, 0.3]) * scale for scale in (1, 3, 7, 11, 0.3)]),
+        ("categories", [("a", "b", "c")] * 7),
+        ("numbers", [3.3] * 7),
+    ],
+)
+def test_what_all_items_share_says_nothing(kind, cells):
+    frame = pd.DataFrame({"same": pd.Series(cells)})
+    assert not FeatureEncoder(**{kind: ["same"]}).fit_transform(frame).any()
+
+
+@pytest.mark.parametrize("kind", ["categories", "numbers"])
+def test_a_column_with_nothing_in_it_is_an_empty_block(kind):
+    frame = pd.DataFrame({"none": pd.Series([None, np.nan], dtype=object), "year": [1, 2]})
+    columns = {"numbers": ["year"]}
+    columns[kind] = [*columns.get(kind, []), "none"]
+    made = FeatureEncoder(**columns)
+    rows = made.fit_transform(frame)
+    assert not rows[:, made.blocks["none"]].any()
+    some = made.transform(frame.assign(none=[5, 6]))
+    assert torch.equal(some, rows)
 
 
 def test_a_weight_of_zero_leaves_an_empty_block():

@@ -24,13 +24,14 @@ from llmrec_kernels.ops import checks
 if TYPE_CHECKING:
     import pandas as pd
 
+BUMPS, WIDTH = 16, 0.1  # of a number: centres, and their width in shares of the catalogue
 _KNOTS = 1025  # of the distinct values of a number as many are kept
 # A vector this short, where the parts it is made of have length 1, is their float32 rounding.
 _NOTHING = 1e-6
 
 
 class Dense(NamedTuple):
-    """Texts and other vectors, centred.
+    """Texts and other vectors.
 
     Parameters
     ----------
@@ -39,11 +40,6 @@ class Dense(NamedTuple):
     """
 
     mean: Tensor
-
-    @property
-    def width(self) -> int:
-        """Columns of the block."""
-        return self.mean.shape[0]
 
     @staticmethod
     def read(where: str, column: pd.Series) -> Tensor:
@@ -66,21 +62,16 @@ class Dense(NamedTuple):
         """The mean of what is known."""
         if not vectors.shape[1]:
             raise ValueError(f"{where} has nothing in any row; leave it out")
-        unit = normalize(vectors, dim=1)
-        known = unit[unit.any(dim=1)]
-        if not known.shape[0]:
-            return cls(unit.new_zeros(unit.shape[1]))
-        return cls(known.mean(dim=0, dtype=torch.float64).float())
+        return cls(_mean(vectors))
 
     def place(self, where: str, vectors: Tensor) -> Tensor:
         """Rows of length 1 or 0, [n, d]."""
-        if vectors.shape[1] not in (0, self.width):
-            raise ValueError(f"{where} has vectors of {vectors.shape[1]}; expected {self.width}")
+        width = self.mean.shape[0]
+        if vectors.shape[1] not in (0, width):
+            raise ValueError(f"{where} has vectors of {vectors.shape[1]}; expected {width}")
         if not vectors.shape[1]:
-            return torch.zeros(vectors.shape[0], self.width)
-        unit = normalize(vectors, dim=1)
-        moved = torch.where(unit.any(dim=1, keepdim=True), unit - self.mean, unit)
-        return normalize(moved.masked_fill(moved.norm(dim=1, keepdim=True) < _NOTHING, 0.0), dim=1)
+            return torch.zeros(vectors.shape[0], width)
+        return _centred(vectors, self.mean)
 
 
 class Categories(NamedTuple):
@@ -90,14 +81,12 @@ class Categories(NamedTuple):
     ----------
     names : list of str, int or bool
         In order: one for each column.
+    mean : Tensor, [categories] float32
+        Of the unit vectors of the catalogue.
     """
 
     names: list[Any]
-
-    @property
-    def width(self) -> int:
-        """Columns of the block."""
-        return len(self.names)
+    mean: Tensor
 
     @staticmethod
     def read(where: str, column: pd.Series) -> list[list[Any]]:
@@ -116,7 +105,8 @@ class Categories(NamedTuple):
             raise TypeError(
                 f"{where} has categories of two kinds, such as {first!r} and {second!r}; use one"
             )
-        return cls(sorted({one for row in rows for one in row}))
+        names = sorted({one for row in rows for one in row})
+        return cls(names, _mean(_ones(names, rows)))
 
     def place(self, where: str, rows: list[list[Any]]) -> Tensor:
         """Rows of length 1 or 0, [n, categories]."""
@@ -127,13 +117,7 @@ class Categories(NamedTuple):
                         f"{where} holds {one!r} in row {number}; expected a category of the kind "
                         f"of {self.names[0]!r}"
                     )
-        code = {name: place for place, name in enumerate(self.names)}
-        known = [[code[one] for one in row if one in code] for row in rows]
-        placed = torch.zeros(len(rows), self.width)
-        row_of = np.repeat(np.arange(len(rows)), [len(row) for row in known])
-        columns = np.array([one for row in known for one in row], dtype=np.int64)
-        placed[torch.from_numpy(row_of), torch.from_numpy(columns)] = 1.0
-        return normalize(placed, dim=1)
+        return _centred(_ones(self.names, rows), self.mean)
 
 
 class Number(NamedTuple):
@@ -145,15 +129,13 @@ class Number(NamedTuple):
         Ascending.
     levels : Tensor, [m] float64
         The share of the catalogue below each, half of those with the same value included.
+    mean : Tensor, [bumps] float32
+        Of the unit vectors of the catalogue.
     """
 
     values: Tensor
     levels: Tensor
-
-    @property
-    def width(self) -> int:
-        """Columns of the block."""
-        return 2
+    mean: Tensor
 
     @staticmethod
     def read(where: str, column: pd.Series) -> NDArray[np.float64]:
@@ -177,16 +159,15 @@ class Number(NamedTuple):
         if len(values) > _KNOTS:
             kept = np.linspace(0, len(values) - 1, _KNOTS).round().astype(np.int64)
             values, levels = values[kept], levels[kept]
-        return cls(torch.from_numpy(values), torch.from_numpy(levels))
+        return cls(
+            torch.from_numpy(values),
+            torch.from_numpy(levels),
+            _mean(_bumps(numbers, values, levels)),
+        )
 
     def place(self, where: str, numbers: NDArray[np.float64]) -> Tensor:
-        """Rows of length 1 or 0, [n, 2]."""
-        placed = np.zeros((len(numbers), 2))
-        known = ~np.isnan(numbers)
-        if len(self.values) and known.any():
-            level = np.interp(numbers[known], self.values.numpy(), self.levels.numpy())
-            placed[known, 0], placed[known, 1] = np.cos(np.pi * level), np.sin(np.pi * level)
-        return torch.from_numpy(placed).float()
+        """Rows of length 1 or 0, [n, bumps]."""
+        return _centred(_bumps(numbers, self.values.numpy(), self.levels.numpy()), self.mean)
 
 
 def is_missing(cell: Any) -> bool:
@@ -211,6 +192,43 @@ def text_vectors(where: str, texts: list[Any], encoder: Any) -> Tensor:
             f"the text encoder's result has {vectors.shape[0]} rows for {len(rows)} texts"
         )
     return _scattered("the text encoder's result", vectors.float(), rows, len(texts))
+
+
+def _ones(names: list[Any], rows: list[list[Any]]) -> Tensor:
+    """Ones at the categories of each row, [n, categories]; those not among the names left out."""
+    code = {name: place for place, name in enumerate(names)}
+    known = [[code[one] for one in row if one in code] for row in rows]
+    placed = torch.zeros(len(rows), len(names))
+    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in known])
+    columns = np.array([one for row in known for one in row], dtype=np.int64)
+    placed[torch.from_numpy(row_of), torch.from_numpy(columns)] = 1.0
+    return placed
+
+
+def _bumps(
+    numbers: NDArray[np.float64], values: NDArray[np.float64], levels: NDArray[np.float64]
+) -> Tensor:
+    """How near each number's rank is to each of the centres, [n, bumps]; zeros for NaN."""
+    placed = np.zeros((len(numbers), BUMPS))
+    known = ~np.isnan(numbers)
+    if len(values):
+        rank = np.interp(numbers[known], values, levels)[:, None]
+        placed[known] = np.exp(-0.5 * ((rank - np.linspace(0, 1, BUMPS)) / WIDTH) ** 2)
+    return torch.from_numpy(placed).float()
+
+
+def _mean(raw: Tensor) -> Tensor:
+    """The mean, [d], of the unit vectors of the rows that are not zero."""
+    unit = normalize(raw, dim=1)
+    known = unit[unit.any(dim=1)]
+    return known.double().sum(dim=0).div(max(known.shape[0], 1)).float()
+
+
+def _centred(raw: Tensor, mean: Tensor) -> Tensor:
+    """Unit vectors less the mean, [n, d], at length 1 again; rows of zeros remain so."""
+    unit = normalize(raw, dim=1)
+    moved = torch.where(unit.any(dim=1, keepdim=True), unit - mean, unit)
+    return normalize(moved.masked_fill(moved.norm(dim=1, keepdim=True) < _NOTHING, 0.0), dim=1)
 
 
 def _scattered(where: str, vectors: Tensor, rows: Sequence[int], n: int) -> Tensor:

@@ -8,20 +8,24 @@ over the features b that both have, and so is their cosine,
 
 with s_b the cosine of the two blocks. What each feature gives to a score can be read from it. This
 is the weighted mean of similarities of J. C. Gower, "A general coefficient of similarity and some
-of its properties", Biometrics 27 (1971), where nothing is missing. The blocks are:
+of its properties", Biometrics 27 (1971), where nothing is missing. What a block is made of:
 
-- *Texts and other vectors*: the unit vector, less the mean of the catalogue's, at length 1 again.
-  Uncentred, all texts of a catalogue are alike, and a weight beside them would mean little.
-- *Categories*: ones at the item's categories. Then s = |A and B| / sqrt(|A| |B|) for the sets A and
-  B (A. Ochiai, 1957): 1 or 0 where each has one.
-- *Numbers*: one number of length 1 would have nothing but a sign. It becomes a point on half a
-  circle, (cos pi u, sin pi u), u the share of the catalogue below it, which is linear between the
-  values seen. Then s = cos(pi (u_x - u_y)): near 1 for near prices, 0 for those half the catalogue
-  apart, -1 for the cheapest and the dearest. These are Fourier features (A. Rahimi and B. Recht,
-  "Random features for large-scale kernel machines", NeurIPS 2007) of one frequency, on ranks
-  (W. J. Conover and R. L. Iman, "Rank transformations as a bridge between parametric and
-  nonparametric statistics", 1981). Ranks need no unit, no logarithm for prices that are skewed, and
-  a price a thousand times too high does no harm.
+- *Texts and other vectors*: as they are.
+- *Categories*: ones at the item's categories. Then the cosine of two sets A and B is
+  |A and B| / sqrt(|A| |B|) (A. Ochiai, 1957).
+- *Numbers*: one number of length 1 would have nothing but a sign. So a number is told by how near
+  it is to each of 16 centres, exp(-(u - c)^2 / (2 h^2)), radial basis functions (D. S. Broomhead
+  and D. Lowe, 1988) of width h = 0.1. The cosine of two numbers is then about
+  exp(-(u - v)^2 / (4 h^2)): near prices are alike, others are not. Here u is the rank, the share of
+  the catalogue below a number, which is linear between the values seen. Ranks (W. J. Conover and
+  R. L. Iman, "Rank transformations as a bridge between parametric and nonparametric statistics",
+  1981) need no unit, no logarithm for prices that are skewed, and a price a thousand times too high
+  does no harm.
+
+Each block is scaled to length 1, the mean of the catalogue's blocks is taken away, and it is scaled
+again, as `ContentRecommender` does with texts alone: all films are films and most are dramas, and
+what an item is alike by is what sets it apart. Block by block, so that a text says nothing of a
+price; the whole needs no centring any more.
 """
 
 from __future__ import annotations
@@ -95,23 +99,23 @@ class FeatureEncoder:
     ... )
     >>> heat, ronin, up = encoder.fit_transform(films)
     >>> encoder.blocks
-    {'genres': slice(0, 3, None), 'price': slice(3, 5, None)}
+    {'genres': slice(0, 3, None), 'price': slice(3, 19, None)}
 
     The cosine is the sum of what each block gives to it:
 
     >>> cosine = float(torch.cosine_similarity(heat, ronin, dim=0))
     >>> lengths = heat.norm() * ronin.norm()
     >>> shares = {name: float(heat[b] @ ronin[b] / lengths) for name, b in encoder.blocks.items()}
-    >>> {name: round(share, 4) for name, share in shares.items()}
-    {'genres': 0.5657, 'price': 0.0}
+    >>> {name: round(share, 2) for name, share in shares.items()}
+    {'genres': 0.14, 'price': -0.2}
     >>> abs(sum(shares.values()) - cosine) < 1e-6
     True
 
-    Genres are 1 / sqrt(2) alike and weigh 1 of 1.25; the prices are half the catalogue apart. Of
-    the third film no price is known:
+    The price weighs 0.25 of 1.25, and the two are on opposite sides of the mean. Of the third film
+    no price is known:
 
-    >>> up
-    tensor([0., 0., 1., 0., 0.])
+    >>> bool(up[encoder.blocks["genres"]].any()), bool(up[encoder.blocks["price"]].any())
+    (True, False)
     """
 
     def __init__(
@@ -160,7 +164,7 @@ class FeatureEncoder:
         >>> import pandas as pd
         >>> films = pd.DataFrame({"year": [1995, 1999, 2009]})
         >>> FeatureEncoder(numbers=["year"]).fit(films).blocks
-        {'year': slice(0, 2, None)}
+        {'year': slice(0, 16, None)}
         """
         self.fit_transform(items)
         return self
@@ -186,8 +190,8 @@ class FeatureEncoder:
         --------
         >>> import pandas as pd
         >>> FeatureEncoder(categories=["kind"]).fit_transform(pd.DataFrame({"kind": ["b", "a"]}))
-        tensor([[0., 1.],
-                [1., 0.]])
+        tensor([[-0.7071,  0.7071],
+                [ 0.7071, -0.7071]])
         """
         columns = self._read(items)
         if not len(items):
@@ -226,9 +230,9 @@ class FeatureEncoder:
         >>> import pandas as pd
         >>> encoder = FeatureEncoder(categories=["kind"]).fit(pd.DataFrame({"kind": ["b", "a"]}))
         >>> encoder.transform(pd.DataFrame({"kind": ["a|c", "c", None]}))
-        tensor([[1., 0.],
-                [0., 0.],
-                [0., 0.]])
+        tensor([[ 0.7071, -0.7071],
+                [ 0.0000,  0.0000],
+                [ 0.0000,  0.0000]])
         """
         return self._joined(self._ready(), self._read(items), len(items))
 
@@ -261,8 +265,11 @@ class FeatureEncoder:
         ...         return torch.tensor([[float(text.count(c)) for c in "abc"] for text in texts])
         >>> films = pd.DataFrame({"text": ["aab", "bbc"], "year": [1995, 2009]})
         >>> encoder = FeatureEncoder(Letters(), numbers=["year"]).fit(films)
-        >>> encoder.encode(["a"]).round(decimals=2)
-        tensor([[ 0.6200, -0.7500, -0.2500,  0.0000,  0.0000]])
+        >>> place = encoder.encode(["a"])
+        >>> place[:, encoder.blocks["text"]].round(decimals=2)
+        tensor([[ 0.6200, -0.7500, -0.2500]])
+        >>> bool(place[:, encoder.blocks["year"]].any())
+        False
         """
         learned = self._ready()
         if isinstance(texts, str):
@@ -279,7 +286,7 @@ class FeatureEncoder:
         RuntimeError
             If nothing was fitted.
         """
-        ends = accumulate((one.width for one in self._ready().values()), initial=0)
+        ends = accumulate((one.mean.shape[0] for one in self._ready().values()), initial=0)
         return {
             name: slice(*pair) for name, pair in zip(self._learned, pairwise(ends), strict=True)
         }
@@ -299,7 +306,7 @@ class FeatureEncoder:
         >>> encoder = FeatureEncoder(categories=["kind"], numbers=["year"]).fit(films)
         >>> values, tensors = encoder.state()
         >>> values["categories"], sorted(tensors)
-        ({'kind': ['a', 'b']}, ['year.levels', 'year.values'])
+        ({'kind': ['a', 'b']}, ['kind.mean', 'year.levels', 'year.mean', 'year.values'])
         """
         learned = self._ready()
         values = {
@@ -341,8 +348,8 @@ class FeatureEncoder:
         >>> films = pd.DataFrame({"kind": ["b", "a"]})
         >>> saved = FeatureEncoder(categories=["kind"]).fit(films).state()
         >>> FeatureEncoder.from_state(*saved).transform(films)
-        tensor([[0., 1.],
-                [1., 0.]])
+        tensor([[-0.7071,  0.7071],
+                [ 0.7071, -0.7071]])
         """
         try:
             names = {kind: list(values[kind]) for kind in ("categories", "numbers", "vectors")}
@@ -350,14 +357,12 @@ class FeatureEncoder:
             encoder.text = text
             encoder.categories, encoder.numbers, encoder.vectors = map(tuple, names.values())
             encoder._arrange([TEXT] if values["text"] else [], values["weights"])
+            held: dict[str, Any] = dict(tensors)
+            held |= {f"{name}.names": list(one) for name, one in values["categories"].items()}
             encoder._learned = {}
             for name in encoder.weights:
-                if name in encoder.categories:
-                    encoder._learned[name] = Categories(list(values["categories"][name]))
-                    continue
                 kind = encoder._kind(name)
-                parts = [tensors[f"{name}.{key}"] for key in kind._fields]
-                encoder._learned[name] = kind(*parts)
+                encoder._learned[name] = kind(*(held[f"{name}.{key}"] for key in kind._fields))
         except KeyError as error:
             raise ValueError(f"the saved FeatureEncoder has no {error.args[0]}") from None
         return encoder
@@ -420,7 +425,7 @@ class FeatureEncoder:
         parts = [
             one.place(f"items column {name}", columns[name]) * math.sqrt(self.weights[name])
             if name in columns
-            else torch.zeros(n, one.width)
+            else torch.zeros(n, one.mean.shape[0])
             for name, one in learned.items()
         ]
         return torch.cat(parts, dim=1)
