@@ -92,7 +92,7 @@ class Categories(NamedTuple):
     def read(where: str, column: pd.Series) -> list[list[Any]]:
         """The categories of each row."""
         return [
-            list(dict.fromkeys(_category(where, row, one) for one in _listed(cell)))
+            [_category(where, row, one) for one in _listed(cell)]
             for row, cell in enumerate(column.tolist())
         ]
 
