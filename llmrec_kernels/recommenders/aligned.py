@@ -125,20 +125,23 @@ class AlignedRecommender(VectorRecommender[AlignedItems]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = int(known.items.known_codes("item", id_list("item", [item]))[0])
+        code = known.items.known_codes("item", id_list("item", [item]))
         places, weight = self._bags(history).of(0)
         vectors = self._learned.items.data.double()
         weighted = torch.from_numpy(weight)[:, None] * vectors[torch.from_numpy(places)]
         length = weighted.sum(dim=0).norm().clamp_min(torch.finfo(torch.float64).tiny)
-        share = (weighted @ vectors[code] / length).numpy()
-        popular = self.popularity * float(self._learned.popularity[code])
+        share = (weighted @ vectors[int(code[0])] / length).numpy()
+        popular = self.popularity * float(self._learned.popularity[int(code[0])])
         return Explanation.of(
             user,
             item,
-            float(self.score([user], [item])[0]),
+            self._explained_score(user, history, code),
             "history",
             known.items.take(places),
             weight,

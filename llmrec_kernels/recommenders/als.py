@@ -103,6 +103,9 @@ class ALSRecommender(VectorRecommender[Factors]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
@@ -115,7 +118,7 @@ class ALSRecommender(VectorRecommender[Factors]):
         return Explanation.of(
             user,
             item,
-            float(self.score([user], [item])[0]),
+            self._explained_score(user, history, code),
             "history",
             known.items.take(places),
             np.ones(len(places)),

@@ -182,7 +182,7 @@ class Recommender(ABC, Generic[Learned]):
         item = frames.item_codes(known.items, taken)
         known.users.check_kind(taken.user)
         rows = as_rows(item, taken.rating, taken.timestamp)
-        learned = self._observed(known.history.of(known.users.codes(taken.user)), rows)
+        learned = self._observed(known.users.codes(taken.user), rows)
         known.users.extend(taken.user)
         change = known.history.add(known.users.codes(taken.user), rows)
         self._learned = self._absorbed(learned, change)
@@ -387,6 +387,9 @@ class Recommender(ABC, Generic[Learned]):
             If the score is no sum over the history.
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         raise UnsupportedError(f"{type(self).__name__} does not score by what a user took")
 
@@ -553,8 +556,19 @@ class Recommender(ABC, Generic[Learned]):
             found[part] = np.where(meant.numpy()[owner[part] - block.start], values, popular)
         return found
 
-    def _observed(self, histories: Lists, rows: NDArray[np.void]) -> Learned:
-        """What is learned of events before they are history: histories[i] is that of rows[i]."""
+    def _explained_score(self, user: Any, history: Lists, code: NDArray[np.int64]) -> float:
+        """The score of one item for one history; refused where that says nothing."""
+        pair = Ragged(torch.from_numpy(code), torch.tensor([0, 1]))
+        score, meant = self._pairs(history, pair)
+        if not meant.item():
+            raise ValueError(
+                f"user {user!r} has no history that this model can use: it answers with what is "
+                "popular, and there is nothing to share out"
+            )
+        return float(score[0])
+
+    def _observed(self, users: NDArray[np.int64], rows: NDArray[np.void]) -> Learned:
+        """What is learned of events before they are history: users[i], -1 if new, took rows[i]."""
         return self._learned
 
     def _absorbed(self, learned: Learned, change: Change) -> Learned:

@@ -183,12 +183,8 @@ class ContentRecommender(VectorRecommender[Space]):
         code = known.items.known_codes("item", id_list("item", [item]))
         if self.privacy is not None:
             return super().explain(user, item)
+        score = self._explained_score(user, history, code)
         profiles = self._profiles(history).reshape(-1, self._learned.items.data.shape[1])
-        if not profiles.any():
-            raise ValueError(
-                f"user {user!r} has no history that this model can use: it answers with what is "
-                "popular, and there is nothing to share out"
-            )
         x = self._learned.items.data[torch.from_numpy(code)][0].double()
         which = int((normalize(profiles.double(), dim=1) @ x).argmax())
         places, weight = self._bags(history).of(which)
@@ -202,7 +198,7 @@ class ContentRecommender(VectorRecommender[Space]):
         return Explanation.of(
             user,
             item,
-            float(self.score([user], [item])[0]),
+            score,
             "history",
             known.items.take(places),
             weight,

@@ -109,6 +109,9 @@ class EASERecommender(Recommender[ItemWeights]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
@@ -116,14 +119,19 @@ class EASERecommender(Recommender[ItemWeights]):
         taken = history.rows["item"]
         weight = decayed(history, self.half_life)
         share = weight * self._learned.matrix[torch.from_numpy(taken), code].double().numpy()
-        score = float(self.score([user], [item])[0])
+        score = self._explained_score(user, history, code)
         return Explanation.of(user, item, score, "history", known.items.take(taken), weight, share)
 
     def _learn(self, given: Given) -> ItemWeights:
         taken = given.history.matrix()
         gram = (taken.T @ taken).astype(np.float64).toarray()
         np.fill_diagonal(gram, gram.diagonal() + self.regularization)
-        factor, _ = lapack.dpotrf(gram, lower=False, overwrite_a=True)
+        factor, failed = lapack.dpotrf(gram, lower=False, overwrite_a=True)
+        if failed:
+            raise ValueError(
+                f"regularization is {self.regularization}; too little for these interactions, whose "
+                "Gram matrix has no inverse in float64: expected a larger one"
+            )
         inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
         inverse = np.triu(inverse) + np.triu(inverse, 1).T
         inverse /= -inverse.diagonal().copy()

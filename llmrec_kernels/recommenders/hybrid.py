@@ -96,15 +96,7 @@ class HybridRecommender(Recommender[Mixture]):
         rate: float = 0.1,
     ) -> None:
         self.parts = _checked_parts(parts)
-        self.weights = dict.fromkeys(self.parts, 1.0)
-        for name, weight in (weights or {}).items():
-            if name not in self.parts:
-                raise ValueError(f"weights has {name!r}; the parts are {', '.join(self.parts)}")
-            self.weights[name] = checks.finite_number(f"weights[{name!r}]", weight)
-            if self.weights[name] < 0:
-                raise ValueError(f"weights[{name!r}] is {weight}; expected at least 0")
-        if not any(self.weights.values()):
-            raise ValueError("all weights are 0; expected one above 0")
+        self.weights = self._checked_weights(weights or {})
         checks.choice("fusion", fusion, FUSIONS)
         self.fusion, self.adaptive = fusion, adaptive
         self.rate = checks.finite_number("rate", rate)
@@ -120,6 +112,29 @@ class HybridRecommender(Recommender[Mixture]):
         """The weights now: those given, or what feedback made of them."""
         self._ready()
         return dict(zip(self.parts, self._learned.weights.tolist(), strict=True))
+
+    def set_weights(self, weights: Mapping[str, float]) -> Self:
+        """Give the parts other weights; what they have learned stays.
+
+        Parameters
+        ----------
+        weights : mapping of str to float
+            As when the hybrid was made.
+
+        Returns
+        -------
+        HybridRecommender
+            The model itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a weight is out of its range or of no part. The model stays as it was.
+        """
+        self._ready()
+        self.weights = self._checked_weights(weights)
+        self._learned = self._learned._replace(weights=np.array(list(self.weights.values())))
+        return self
 
     def explain(self, user: Any, item: Any) -> Explanation:
         """Say how much each part gives to the score of an item.
@@ -140,15 +155,30 @@ class HybridRecommender(Recommender[Mixture]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = int(known.items.known_codes("item", id_list("item", [item]))[0])
+        code = known.items.known_codes("item", id_list("item", [item]))
         rows = [part._rows(history) for part in self.parts.values()]
-        shares = np.array([one[0, code] for one in self._shares(rows, history)])
-        score = float(self.score([user], [item])[0])
+        shares = np.array([one[0, code[0]] for one in self._shares(rows, history)])
+        score = self._explained_score(user, history, code)
         names = np.array(list(self.parts), dtype=object)
         return Explanation.of(user, item, score, "part", names, self._learned.weights, shares)
+
+    def _checked_weights(self, weights: Mapping[str, float]) -> dict[str, float]:
+        checked = dict.fromkeys(self.parts, 1.0)
+        for name, weight in weights.items():
+            if name not in checked:
+                raise ValueError(f"weights has {name!r}; the parts are {', '.join(checked)}")
+            checked[name] = checks.finite_number(f"weights[{name!r}]", weight)
+            if checked[name] < 0:
+                raise ValueError(f"weights[{name!r}] is {weight}; expected at least 0")
+        if not any(checked.values()):
+            raise ValueError("all weights are 0; expected one above 0")
+        return checked
 
     def _learn(self, given: Given) -> Mixture:
         learned = tuple(part._learn(given) for part in self.parts.values())
@@ -189,31 +219,33 @@ class HybridRecommender(Recommender[Mixture]):
     def _block_size(self) -> int:
         return min(super()._block_size(), *(part._block_size() for part in self.parts.values()))
 
-    def _observed(self, histories: Lists, rows: NDArray[np.void]) -> Mixture:
+    def _observed(self, users: NDArray[np.int64], rows: NDArray[np.void]) -> Mixture:
         """Move the weights by how well each part ranks what its user took next."""
         if not self.adaptive:
             return self._learned
         weights, total = self._learned.weights, self._learned.weights.sum()
         for start in range(0, len(rows), self._block_size()):
-            events = np.arange(start, min(start + self._block_size(), len(rows)))
-            for errors in self._errors(histories.only(events), rows["item"][events]):
+            events = slice(start, start + self._block_size())
+            for errors in self._errors(users[events], rows["item"][events]):
                 mean = (weights * errors).sum() / weights.sum()
                 weights = weights * 2 / (1 + np.exp(-self.rate * (mean - errors)))
                 weights = np.maximum(weights * total / weights.sum(), _LEAST * total)
                 weights = weights * total / weights.sum()
         return self._learned._replace(weights=weights)
 
-    def _errors(self, histories: Lists, item: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _errors(self, users: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
         """The error of each part for each event that is new and says something, [E, P]."""
-        unseen = _unseen(histories, len(self._ready().items))
-        events = np.arange(len(item))
+        known = self._ready()
+        asked, owner = np.unique(users, return_inverse=True)  # one question for all of a user's
+        histories = known.history.of(asked)
+        unseen = _unseen(histories, len(known.items))[owner]
         errors, said = [], []
         for part in self.parts.values():
-            rows = part._rows(histories).double().numpy()
+            rows = part._rows(histories).numpy()[owner]
             said.append(rows.any(axis=1))
-            rank = fusion.ranks(rows, unseen)[events, item]
+            rank = fusion.rank_of(item, rows, unseen)
             errors.append(np.where(said[-1], 1 - 1 / np.log2(1 + rank), 1.0))
-        fresh = unseen[events, item] & np.any(said, axis=0)
+        fresh = unseen[np.arange(len(item)), item] & np.any(said, axis=0)
         return np.asarray(np.stack(errors, axis=1)[fresh])
 
     def _absorbed(self, learned: Mixture, change: Change) -> Mixture:

@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from llmrec_kernels.ops import TopK, checks
-from llmrec_kernels.recommenders.base import Given
+from llmrec_kernels.recommenders.base import Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
 from llmrec_kernels.recommenders.history import Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list
@@ -126,6 +126,9 @@ class ItemKNNRecommender(NeighbourRecommender[NearItems]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
@@ -136,9 +139,14 @@ class ItemKNNRecommender(NeighbourRecommender[NearItems]):
         share = near * self._votes(history)
         if self.feedback != IMPLICIT and len(found):
             share = share / near.sum()
-        score = float(self.score([user], [item])[0])
+        score = self._explained_score(user, history, code)
         sources = known.items.take(taken[found])
         return Explanation.of(user, item, score, "history", sources, near[found], share[found])
+
+    def _take(self, learned: NearItems, fitted: Fitted) -> None:
+        super()._take(learned, fitted)
+        # A history asks what each of its items speaks for: row j has the items that j is near to.
+        self._spoken_for = csr_array(learned.nearest.T)
 
     def _learn(self, given: Given) -> NearItems:
         everyone, n_items = given.history.everyone(), len(given.item_ids)
@@ -161,13 +169,12 @@ class ItemKNNRecommender(NeighbourRecommender[NearItems]):
 
     def _taken_rows(self, histories: Lists) -> Tensor:
         votes = sparse(histories, len(self._ready().items), self._votes(histories))
-        scores = (votes @ self._learned.nearest.T).toarray()
+        scores = (votes @ self._spoken_for).toarray()
         return torch.from_numpy(scores.astype(np.float32))
 
     def _predicted_rows(self, histories: Lists) -> Tensor:
         n_items, biases = len(self._ready().items), self._learned.biases
-        near = self._learned.nearest.T
-        said = (sparse(histories, n_items, self._votes(histories)) @ near).toarray()
-        weight = (sparse(histories, n_items) @ near).toarray()
+        said = (sparse(histories, n_items, self._votes(histories)) @ self._spoken_for).toarray()
+        weight = (sparse(histories, n_items) @ self._spoken_for).toarray()
         deviations = np.divide(said, weight, out=np.zeros_like(said), where=weight > 0)
         return torch.from_numpy(biases.predicted(histories, deviations))

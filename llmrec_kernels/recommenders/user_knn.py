@@ -8,7 +8,10 @@ from theirs:
     score(u, i) = Σ_v∈N(u), v took i s_uv
     r̂_ui = μ + b_u + b_i + Σ_v∈N(u), v rated i s_uv (r_vi - μ - b_v - b_i) / Σ_v s_uv
 
-Nothing is learned ahead, so that feedback counts at once, also in what is said to others.
+Nothing is learned ahead, so that feedback counts at once, also in what is said to others. The
+histories are laid out by item, so that a question reads only those who took the same items; users
+whose history has changed since are laid out apart when the next question comes, and with all others
+once they have a quarter of all interactions.
 
 Sources: P. Resnick et al., GroupLens: an open architecture for collaborative filtering of netnews,
 CSCW 1994; J. Herlocker et al., An algorithmic framework for performing collaborative filtering,
@@ -17,7 +20,7 @@ SIGIR 1999.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,28 +28,29 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from llmrec_kernels.recommenders.base import SCORES_AT_ONCE, Given
+from llmrec_kernels.recommenders.base import SCORES_AT_ONCE, Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
-from llmrec_kernels.recommenders.history import Change, History, Lists, sparse
+from llmrec_kernels.recommenders.history import Change, Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.knn import IMPLICIT, NeighbourRecommender
-from llmrec_kernels.recommenders.neighbours import cosines, strongest
+from llmrec_kernels.recommenders.neighbours import Others, cosines, strongest
 from llmrec_kernels.recommenders.results import Explanation
 
-# Changed histories are kept apart until they have so large a part of all interactions.
+# Changed histories are laid out apart until they have so large a part of all interactions.
 _PART_APART = 0.25
 
 
-class Users(NamedTuple):
+class _Compared:
     """Whom a history is compared with."""
 
-    matrix: csr_array  # [U, N]: ones, or residuals of ratings
-    stale: NDArray[np.int64]  # [c]: users whose line is out of date
-    fresh: csr_array  # [c, N]: their lines
-    biases: Biases
+    def __init__(self, everyone: Others) -> None:
+        self.everyone = everyone
+        self.changed: set[int] = set()  # users whose history is another one by now
+        self.behind = False  # whether `apart` lacks a change
+        self.apart: tuple[NDArray[np.int64], Others] | None = None  # these users, and their lines
 
 
-class UserKNNRecommender(NeighbourRecommender[Users]):
+class UserKNNRecommender(NeighbourRecommender[Biases]):
     """Recommend what the users with the most similar histories took.
 
     Parameters
@@ -100,56 +104,76 @@ class UserKNNRecommender(NeighbourRecommender[Users]):
         ------
         IndexError
             If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
         """
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = int(known.items.known_codes("item", id_list("item", [item]))[0])
+        code = known.items.known_codes("item", id_list("item", [item]))
         near = self._near(history)
         codes, weight = near.indices, near.data
         theirs = known.history.of(codes)
-        took = theirs.rows["item"] == code
+        took = theirs.rows["item"] == code[0]
         votes = np.ones(len(theirs.rows))
         if self.feedback != IMPLICIT:
-            votes = self._learned.biases.residuals(theirs)
+            votes = self._learned.residuals(theirs)
         found = theirs.owners()[took]
         share = weight[found] * votes[took]
         if self.feedback != IMPLICIT and len(found):
             share = share / weight[found].sum()
-        score = float(self.score([user], [item])[0])
+        score = self._explained_score(user, history, code)
         sources = known.users.take(codes[found])
         return Explanation.of(user, item, score, "neighbour", sources, weight[found], share)
 
-    def _learn(self, given: Given) -> Users:
-        everyone = given.history.everyone()
-        return self._all_users(given.history, Biases.of(everyone, len(given.item_ids)))
+    def _learn(self, given: Given) -> Biases:
+        return Biases.of(given.history.everyone(), len(given.item_ids))
 
     @classmethod
-    def _as_learned(cls, fields: dict[str, Any]) -> Users:
-        return Users(**fields | {"biases": Biases(**fields["biases"])})
+    def _as_learned(cls, fields: dict[str, Any]) -> Biases:
+        return Biases(**fields)
 
-    def _all_users(self, history: History, biases: Biases) -> Users:
-        lines = self._lines(history.everyone(), biases)
-        return Users(lines, np.empty(0, dtype=np.int64), lines[:0], biases)
+    def _take(self, learned: Biases, fitted: Fitted) -> None:
+        super()._take(learned, fitted)
+        self._lay_out()
 
-    def _lines(self, histories: Lists, biases: Biases) -> csr_array:
-        values = None if self.feedback == IMPLICIT else biases.residuals(histories)
-        return sparse(histories, len(biases.items), values)
+    def _lay_out(self) -> None:
+        lines = self._lines(self._ready().history.everyone())
+        self._compared = _Compared(Others.of(lines))
 
-    def _absorbed(self, learned: Users, change: Change) -> Users:
-        history = self._ready().history
-        stale = np.union1d(learned.stale, change.users)
-        apart = history.of(stale)
-        if len(apart.rows) > _PART_APART * learned.matrix.nnz:
-            return self._all_users(history, learned.biases)
-        return learned._replace(stale=stale, fresh=self._lines(apart, learned.biases))
+    def _lines(self, histories: Lists) -> csr_array:
+        """What is compared, [B, N]: ones, or residuals of ratings."""
+        implicit = self.feedback == IMPLICIT
+        values = None if implicit else self._learned.residuals(histories)
+        return sparse(histories, len(self._learned.items), values)
+
+    def _absorbed(self, learned: Biases, change: Change) -> Biases:
+        """Note who has changed: the work is done where it is asked for."""
+        self._compared.changed.update(change.users.tolist())
+        self._compared.behind = True
+        return learned
+
+    def _catch_up(self) -> None:
+        """Lay out the histories that have changed since the last question."""
+        compared = self._compared
+        stale = np.array(sorted(compared.changed), dtype=np.int64)
+        histories = self._ready().history.of(stale)
+        if len(histories.rows) > _PART_APART * compared.everyone.columns.nnz:
+            self._lay_out()
+            return
+        compared.apart, compared.behind = (stale, Others.of(self._lines(histories))), False
 
     def _similarity(self, histories: Lists) -> NDArray[np.float64]:
         """Of each history with each user, [B, U]."""
-        learned, n_users = self._learned, self._ready().history.n_users
-        lines = self._lines(histories, learned.biases)
-        similarity = np.zeros((lines.shape[0], n_users))
-        similarity[:, : learned.matrix.shape[0]] = cosines(lines, learned.matrix, self.shrink)
-        similarity[:, learned.stale] = cosines(lines, learned.fresh, self.shrink)
+        if self._compared.behind:
+            self._catch_up()
+        compared, lines = self._compared, self._lines(histories)
+        similarity = np.zeros((lines.shape[0], self._ready().history.n_users))
+        everyone = cosines(lines, compared.everyone, self.shrink)
+        similarity[:, : everyone.shape[1]] = everyone
+        if compared.apart is not None:
+            stale, lately = compared.apart
+            similarity[:, stale] = cosines(lines, lately, self.shrink)
         return similarity
 
     def _near(self, histories: Lists) -> csr_array:
@@ -166,13 +190,13 @@ class UserKNNRecommender(NeighbourRecommender[Users]):
         lines.data = np.ones_like(lines.data)
         weight = (near @ lines).toarray()
         deviations = np.divide(said, weight, out=np.zeros_like(said), where=weight > 0)
-        return torch.from_numpy(self._learned.biases.predicted(histories, deviations))
+        return torch.from_numpy(self._learned.predicted(histories, deviations))
 
     def _spoken(self, histories: Lists) -> tuple[csr_array, csr_array]:
         """The nearest users of each history, [B, n], and the lines of these n users, [n, N]."""
         near = self._near(histories)
         users, column = np.unique(near.indices, return_inverse=True)
-        lines = self._lines(self._ready().history.of(users), self._learned.biases)
+        lines = self._lines(self._ready().history.of(users))
         shape = (near.shape[0], len(users))
         return csr_array((near.data, column, near.indptr), shape=shape), lines
 
