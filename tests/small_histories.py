@@ -120,9 +120,9 @@ def check_shares(model, data, shares, user, item):
     return why
 
 
-def real(load, *arguments):
+def real(load, *arguments, **options):
     """A data set; where it is not at hand, the test is skipped with the reason."""
     try:
-        return load(*arguments, download=False)
+        return load(*arguments, **options)
     except DatasetNotFoundError as error:
         pytest.skip(str(error))

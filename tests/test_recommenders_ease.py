@@ -126,7 +126,7 @@ def test_refused_options_say_what_is_expected():
 
 
 def test_leave_last_out_reaches_the_published_ruler():
-    data = real(movielens_100k)
+    data = real(movielens_100k, download=False)
     train, test = leave_last_out(data.interactions)
     report = evaluate(EASERecommender().fit(train, data.items), train, test)
     assert report["HR@10"] == pytest.approx(0.143, abs=0.005)

@@ -129,8 +129,8 @@ class EASERecommender(Recommender[ItemWeights]):
         factor, failed = lapack.dpotrf(gram, lower=False, overwrite_a=True)
         if failed:
             raise ValueError(
-                f"regularization is {self.regularization}; too little for these interactions, whose "
-                "Gram matrix has no inverse in float64: expected a larger one"
+                f"regularization is {self.regularization}; too little for these interactions: "
+                "their Gram matrix has no inverse in float64; expected a larger one"
             )
         inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
         inverse = np.triu(inverse) + np.triu(inverse, 1).T
