@@ -14,6 +14,8 @@ the shrinkage: R. Bell and Y. Koren, Improved neighborhood-based collaborative f
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,25 +28,38 @@ from llmrec_kernels.recommenders.history import Lists
 _ENTRIES_AT_ONCE = 1 << 22
 
 
-def cosines(rows: csr_array, others: csr_array, shrink: float) -> NDArray[np.float64]:
+class Others(NamedTuple):
+    """Rows laid out to be compared with: by column, so that a comparison reads only its own."""
+
+    columns: csr_array  # [d, m]: the rows, transposed
+    lengths: NDArray[np.float64]  # [m]
+
+    @staticmethod
+    def of(rows: csr_array) -> Others:
+        """Lay out rows, [m, d]; costs as much as there is in them."""
+        return Others(csr_array(rows.T), _lengths(rows))
+
+
+def cosines(rows: csr_array, others: Others, shrink: float) -> NDArray[np.float64]:
     """The shrunk cosine of each row with each other one, [n, m].
 
     Parameters
     ----------
-    rows, others : csr_array, [n, d] and [m, d]
+    rows : csr_array, [n, d]
         Ones, or numbers of any sign.
+    others : Others, of [m, d]
+        Alike.
     shrink : float
         At least 0.
 
     Examples
     --------
     >>> taken = csr_array(np.array([[1, 1, 0], [1, 1, 1], [0, 0, 1]], dtype=np.float32))
-    >>> cosines(taken[[0]], taken, 0.0).round(2)
+    >>> cosines(taken[[0]], Others.of(taken), 0.0).round(2)
     array([[1.  , 0.82, 0.  ]])
     """
-    both = (rows @ others.T).toarray().astype(np.float64)
-    lengths = [np.sqrt((one.astype(np.float64) ** 2).sum(axis=1)) for one in (rows, others)]
-    scale = lengths[0][:, None] * lengths[1] + shrink
+    both = (rows @ others.columns).toarray().astype(np.float64)
+    scale = _lengths(rows)[:, None] * others.lengths + shrink
     return np.asarray(np.divide(both, scale, out=both, where=scale > 0))
 
 
@@ -61,10 +76,10 @@ def nearest(rows: csr_array, neighbours: int, shrink: float) -> csr_array:
     """
     count = rows.shape[0]
     parts = [csr_array((0, count), dtype=np.float64)]
-    size = max(1, _ENTRIES_AT_ONCE // max(count, 1))
+    size, others = max(1, _ENTRIES_AT_ONCE // max(count, 1)), Others.of(rows)
     for start in range(0, count, size):
         block = np.arange(start, min(start + size, count))
-        parts.append(strongest(cosines(rows[block], rows, shrink), neighbours, block))
+        parts.append(strongest(cosines(rows[block], others, shrink), neighbours, block))
     return csr_array(vstack(parts, format="csr"))
 
 
@@ -82,3 +97,7 @@ def strongest(
     columns = places.numpy()[found]
     rows = np.repeat(np.arange(len(found)), found.sum(axis=1))
     return csr_array((similarity[rows, columns], columns, offsets), shape=similarity.shape)
+
+
+def _lengths(rows: csr_array) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)))
