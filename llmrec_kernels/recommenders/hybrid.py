@@ -1,17 +1,22 @@
 """Recommend by several recommenders at once, weighted by hand or by how well they predict.
 
-`fusion.py` says how scores become one. With `adaptive` the weights learn from feedback: before an
-interaction is taken in, each part is asked how high it ranks the item among what the user has not
-taken. Its error is what is missing to the discounted gain of the first place, and the weight of a
-part moves with the sigmoid of how much smaller its error is than the mean error:
+`fusion.py` says how scores become one. With `adaptive` the weights learn from feedback. Before an
+interaction of a user with item i is taken in, the hybrid says how likely each item j is that the
+user has not taken, by the softmax π of the weighted mean of the parts' standardised scores z_p. The
+error of a part is how much lower it scored i than the hybrid expected of it, and its weight moves
+with the sigmoid of how much smaller its error is than the mean error:
 
-    e_p = 1 - 1 / log₂(1 + r_p),   w_p ← w_p · 2 σ(β (ē - e_p)),   ē = Σ_p w_p e_p / Σ_p w_p
+    π_j ∝ exp(Σ_p w_p z_p(j) / Σ_p w_p),   e_p = Σ_j π_j z_p(j) - z_p(i)
+    w_p ← w_p · 2 σ(β (ē - e_p)),   ē = Σ_p w_p e_p / Σ_p w_p
 
 then all are scaled to the sum they had, and none falls below `_LEAST` of it, so that a part that
-becomes better is heard again. It is a bounded form of the multiplicative weights of Hedge.
+becomes better is heard again. As e_p is the slope of -log π_i, this is the exponentiated gradient
+of the loss of the hybrid, with bounded steps: a part gains by what it says that the others do not
+say yet. (Were it judged alone, by the rank it gives to i, all weight would go to the best part,
+although several together predict better.)
 
-Source: Y. Freund and R. Schapire, A decision-theoretic generalization of on-line learning and an
-application to boosting, JCSS 55(1), 1997.
+Source: J. Kivinen and M. Warmuth, Exponentiated gradient versus gradient descent for linear
+predictors, Information and Computation 132(1), 1997.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from llmrec_kernels.ops import checks
@@ -62,7 +68,7 @@ class HybridRecommender(Recommender[Mixture]):
     adaptive : bool
         Whether `update` moves the weights toward the parts that predict better.
     rate : float
-        β, above 0: how fast.
+        β, above 0: how fast. On MovieLens films .003 to .1 do about as well.
 
     Attributes
     ----------
@@ -93,7 +99,7 @@ class HybridRecommender(Recommender[Mixture]):
         weights: Mapping[str, float] | None = None,
         fusion: str = "weighted",
         adaptive: bool = False,
-        rate: float = 0.1,
+        rate: float = 0.03,
     ) -> None:
         self.parts = _checked_parts(parts)
         self.weights = self._checked_weights(weights or {})
@@ -208,45 +214,47 @@ class HybridRecommender(Recommender[Mixture]):
 
     def _shares(self, rows: list[Tensor], histories: Lists) -> list[fusion.Rows]:
         """What each part gives to each score, [B, N] each."""
-        alike = fusion.standardised if self.fusion == "weighted" else fusion.reciprocal
         unseen = _unseen(histories, len(self._ready().items))
         weights = self._learned.weights
         return [
-            weight * alike(one.double().numpy(), unseen)
-            for weight, one in zip(weights, rows, strict=True)
+            weight * self._alike(one, unseen) for weight, one in zip(weights, rows, strict=True)
         ]
+
+    def _alike(self, rows: Tensor, unseen: NDArray[np.bool_]) -> fusion.Rows:
+        """Scores of a part in the unit that all parts have, [B, N]."""
+        alike = fusion.standardised if self.fusion == "weighted" else fusion.reciprocal
+        return alike(rows.double().numpy(), unseen)
 
     def _block_size(self) -> int:
         return min(super()._block_size(), *(part._block_size() for part in self.parts.values()))
 
     def _observed(self, users: NDArray[np.int64], rows: NDArray[np.void]) -> Mixture:
-        """Move the weights by how well each part ranks what its user took next."""
-        if not self.adaptive:
-            return self._learned
-        weights, total = self._learned.weights, self._learned.weights.sum()
-        for start in range(0, len(rows), self._block_size()):
-            events = slice(start, start + self._block_size())
-            for errors in self._errors(users[events], rows["item"][events]):
-                mean = (weights * errors).sum() / weights.sum()
-                weights = weights * 2 / (1 + np.exp(-self.rate * (mean - errors)))
-                weights = np.maximum(weights * total / weights.sum(), _LEAST * total)
-                weights = weights * total / weights.sum()
+        """Move the weights by what each part said of what its user took next."""
+        weights = self._learned.weights
+        if self.adaptive:
+            for start in range(0, len(rows), self._block_size()):
+                events = slice(start, start + self._block_size())
+                weights = self._moved(weights, users[events], rows["item"][events])
         return self._learned._replace(weights=weights)
 
-    def _errors(self, users: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The error of each part for each event that is new and says something, [E, P]."""
+    def _moved(
+        self, weights: NDArray[np.float64], users: NDArray[np.int64], item: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """The weights after some events, of which those count that are new and foreseeable."""
         known = self._ready()
         asked, owner = np.unique(users, return_inverse=True)  # one question for all of a user's
         histories = known.history.of(asked)
-        unseen = _unseen(histories, len(known.items))[owner]
-        errors, said = [], []
-        for part in self.parts.values():
-            rows = part._rows(histories).numpy()[owner]
-            said.append(rows.any(axis=1))
-            rank = fusion.rank_of(item, rows, unseen)
-            errors.append(np.where(said[-1], 1 - 1 / np.log2(1 + rank), 1.0))
-        fresh = unseen[np.arange(len(item)), item] & np.any(said, axis=0)
-        return np.asarray(np.stack(errors, axis=1)[fresh])
+        unseen = _unseen(histories, len(known.items))
+        said = [
+            fusion.standardised(self._alike(part._rows(histories), unseen), unseen)
+            for part in self.parts.values()
+        ]
+        of_users = np.stack(said, axis=1)  # [B, P, N]
+        for user, one in zip(owner.tolist(), item.tolist(), strict=True):
+            if unseen[user, one] and of_users[user].any():
+                errors = _errors(weights, of_users[user], unseen[user], one)
+                weights = _after(weights, errors, self.rate)
+        return weights
 
     def _absorbed(self, learned: Mixture, change: Change) -> Mixture:
         for part in self.parts.values():
@@ -303,3 +311,23 @@ def _unseen(histories: Lists, n_items: int) -> NDArray[np.bool_]:
     unseen = np.ones((len(histories.offsets) - 1, n_items), dtype=bool)
     unseen[histories.owners(), histories.rows["item"]] = False
     return unseen
+
+
+def _errors(
+    weights: NDArray[np.float64], said: fusion.Rows, unseen: NDArray[np.bool_], item: int
+) -> NDArray[np.float64]:
+    """How much lower each part scores an item than was expected, [P]; `said` is [P, N]."""
+    score = np.where(unseen, weights / weights.sum() @ said, -np.inf)
+    likely = np.exp(score - score.max())
+    return np.asarray(said @ (likely / likely.sum()) - said[:, item])
+
+
+def _after(
+    weights: NDArray[np.float64], errors: NDArray[np.float64], rate: float
+) -> NDArray[np.float64]:
+    """The weights after one event; with equal errors, the same."""
+    total = weights.sum()
+    mean = (weights * errors).sum() / total
+    moved = weights * 2 * expit(rate * (mean - errors))
+    moved = np.maximum(moved * total / moved.sum(), _LEAST * total)
+    return np.asarray(moved * total / moved.sum())
