@@ -20,6 +20,7 @@ NeurIPS 2013 (regression onto factors).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from llmrec_kernels.recommenders.saving import Helpers
 
 _PRIOR = 1.0  # interactions that a text is worth
+_DENSE = 1 << 16  # entries of a table that is taken apart whole
+_NOTHING = 1e-6  # singular values below this part of the first are rounding
 
 
 class AlignedItems(NamedTuple):
@@ -228,12 +231,22 @@ def _places(history: History, factors: int) -> NDArray[np.float64]:
 
 
 def _right_singular(table: csr_array, rank: int) -> NDArray[np.float64]:
-    """The first right singular vectors, [N, rank], the strongest first."""
-    if rank == min(table.shape):
-        return np.linalg.svd(table.toarray(), full_matrices=False)[2][:rank].T
-    start = np.random.default_rng(0).standard_normal(min(table.shape))  # ARPACK's, for one result
-    _, _, right = svds(table, k=rank, v0=start)
-    return np.asarray(right[::-1].T)
+    """The first right singular vectors, [N, rank], the strongest first; zeros where there is none.
+
+    Where the table has fewer directions, the rest would be whatever rounding makes of nothing. A
+    small table, which may have directions of one strength, is taken apart by torch: its arrays
+    begin at multiples of 64 bytes, so that the same table gives the same bits each time.
+    """
+    if rank == min(table.shape) or math.prod(table.shape) <= _DENSE:
+        dense = torch.from_numpy(table.toarray()).clone()
+        _, strength, right = (one.numpy() for one in torch.linalg.svd(dense, full_matrices=False))
+        strength, right = strength[:rank], right[:rank]
+    else:
+        start = np.random.default_rng(0).standard_normal(min(table.shape))  # for one result
+        _, strength, right = svds(table, k=rank, v0=start)
+        strength, right = strength[::-1], right[::-1]
+    there = strength > _NOTHING * strength[0]
+    return np.asarray((right * there[:, None]).T)
 
 
 def _standardised(values: Tensor, known: Tensor) -> Tensor:
