@@ -36,8 +36,8 @@ class Table(NamedTuple):
         user, item = np.nonzero(self.taken)
         return pd.DataFrame(
             {
-                "user": [self.users[one] for one in user],
-                "item": [self.items[one] for one in item],
+                "user": np.array(self.users)[user],
+                "item": np.array(self.items)[item],
                 "rating": self.ratings[user, item].astype(float),
                 "timestamp": self.times[user, item],
             }

@@ -83,9 +83,11 @@ def _starts(
 ) -> NDArray[np.int64]:
     """Where the clusters of each user begin, [count, users]; -1 where there is nothing left."""
     starts = np.full((count, users), -1, dtype=np.int64)
-    nearest = np.full(len(places), -np.inf)
+    # A cluster may begin at an item of which nothing is known only where there is no other.
+    known = items.data[torch.from_numpy(places)].any(dim=1).numpy()
+    nearest = np.where(known, -np.inf, np.inf)
     for turn in range(count):
-        wish = weight if turn == 0 else -nearest
+        wish = weight * known if turn == 0 else -nearest
         order = np.lexsort((np.arange(len(places)), -wish, owner))
         first = order[np.unique(owner[order], return_index=True)[1]]
         fresh = first if turn == 0 else first[nearest[first] < 1 - 1e-6]
