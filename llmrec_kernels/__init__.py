@@ -25,22 +25,43 @@ from llmrec_kernels.ragged import Ragged
 __version__ = "0.1.0"
 
 _LATER = {
-    "ContentRecommender": "recommenders",
     "ItemIndex": "index",
-    "PopularityRecommender": "recommenders",
     "TextEncoder": "encoders",
+    **dict.fromkeys(
+        (
+            "ALSRecommender",
+            "AlignedRecommender",
+            "ContentRecommender",
+            "EASERecommender",
+            "FeatureEncoder",
+            "HybridRecommender",
+            "ItemKNNRecommender",
+            "PopularityRecommender",
+            "Recommender",
+            "UserKNNRecommender",
+        ),
+        "recommenders",
+    ),
 }
-_ROOMS = ("datasets", "encoders", "evaluation", "index", "profiler", "recommenders")
+_ROOMS = ("datasets", "encoders", "evaluation", "index", "profiler", "recommenders", "studies")
 
 __all__ = [
+    "ALSRecommender",
+    "AlignedRecommender",
     "ContentRecommender",
+    "EASERecommender",
+    "FeatureEncoder",
+    "HybridRecommender",
     "ItemIndex",
+    "ItemKNNRecommender",
     "PackedItems",
     "PopularityRecommender",
     "QuantizedTable",
     "Ragged",
+    "Recommender",
     "TextEncoder",
     "TopK",
+    "UserKNNRecommender",
     "candidate_scores",
     "cosine_topk",
     "embedding_bag",

@@ -5,9 +5,11 @@ from llmrec_kernels.recommenders.als import ALSRecommender
 from llmrec_kernels.recommenders.base import Recommender, UnsupportedError
 from llmrec_kernels.recommenders.content import ContentRecommender
 from llmrec_kernels.recommenders.ease import EASERecommender
+from llmrec_kernels.recommenders.features import FeatureEncoder
 from llmrec_kernels.recommenders.hybrid import HybridRecommender
 from llmrec_kernels.recommenders.item_knn import ItemKNNRecommender
 from llmrec_kernels.recommenders.popularity import PopularityRecommender
+from llmrec_kernels.recommenders.privacy import GaussianProfile
 from llmrec_kernels.recommenders.results import Explanation, Recommendations, SimilarItems
 from llmrec_kernels.recommenders.saving import ModelFormatError
 from llmrec_kernels.recommenders.user_knn import UserKNNRecommender
@@ -18,6 +20,8 @@ __all__ = [
     "ContentRecommender",
     "EASERecommender",
     "Explanation",
+    "FeatureEncoder",
+    "GaussianProfile",
     "HybridRecommender",
     "ItemKNNRecommender",
     "ModelFormatError",

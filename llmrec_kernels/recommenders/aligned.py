@@ -34,12 +34,13 @@ from torch.nn.functional import normalize
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.base import Given
+from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import History, Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.profiles import Bags, weights
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
-from llmrec_kernels.recommenders.space import Encodes, Reader
+from llmrec_kernels.recommenders.space import Reader
 from llmrec_kernels.recommenders.vectors import VectorRecommender
 
 if TYPE_CHECKING:

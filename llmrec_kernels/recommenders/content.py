@@ -28,6 +28,7 @@ from torch.nn.functional import normalize
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.base import Given
+from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.interests import interests_of
@@ -35,7 +36,7 @@ from llmrec_kernels.recommenders.privacy import GaussianProfile
 from llmrec_kernels.recommenders.profiles import POOLINGS, Bags, rating_shares, weights
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
-from llmrec_kernels.recommenders.space import Encodes, Reader
+from llmrec_kernels.recommenders.space import Reader
 from llmrec_kernels.recommenders.vectors import VectorRecommender
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class ContentRecommender(VectorRecommender[Space]):
         Items with a lower rating stay out of the profile (and are not recommended either).
     centre : bool
         Whether to take the mean of the items from their vectors. On MovieLens-100K this is the
-        difference between a NDCG@10 of .09 and .22 on items that nobody has rated yet.
+        difference between a NDCG@10 of .09 and .22 on items that nobody has rated yet. A
+        `FeatureEncoder` centres each of its blocks, whatever is asked for here.
     user_bias : bool
         Whether to multiply scores by the mean rating of the user over that of all.
     privacy : GaussianProfile, optional

@@ -13,29 +13,21 @@ representations, ICLR 2018 (its first step, which is the one that counts here).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders import frames
-from llmrec_kernels.recommenders.features import FeatureEncoder
+from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
+from llmrec_kernels.recommenders.reduce import finite_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # A vector this short, where the parts it is made of have length 1, is their float32 rounding.
 _NOTHING = 1e-6
-
-
-class Encodes(Protocol):
-    """Anything that turns texts into vectors, such as `TextEncoder`."""
-
-    def encode(self, texts: Sequence[str]) -> Any:
-        """Vectors [n, d] of n texts."""
 
 
 class Reader(NamedTuple):
@@ -89,7 +81,7 @@ def learned(
         if items is None:
             raise ValueError("items is None; its columns are what there is to encode")
         fitted = copy.copy(encoder)  # the caller's own stays as it is
-        return placed(fitted.fit_transform(items), centre, fitted)
+        return placed(fitted.fit_transform(items), False, fitted)  # its blocks are centred
     assert encoder is not None
     return placed(encoded(encoder, frames.texts(items)), centre, encoder)
 
@@ -106,22 +98,12 @@ def placed(vectors: Tensor, centre: bool, encoder: Encodes | None) -> tuple[Tens
 
 def encoded(encoder: Encodes, texts: list[str]) -> Tensor:
     """Vectors of texts, [n, d]."""
-    vectors = matrix("the encoder's result", encoder.encode(texts))
+    vectors = finite_rows("the encoder's result", encoder.encode(texts))
     if vectors.shape[0] != len(texts):
         raise ValueError(f"the encoder's result has {vectors.shape[0]} rows for {len(texts)} texts")
     # Nothing is known of an item without a text, whatever the encoder makes of "".
     blank = torch.tensor([not text.strip() for text in texts], dtype=torch.bool)
     return vectors.masked_fill(blank[:, None], 0.0)
-
-
-def matrix(name: str, vectors: Any) -> Tensor:
-    """Vectors as a matrix, [n, d] float32, of finite numbers."""
-    rows = checks.float_array(name, vectors, "[n, d]").detach().cpu().float()
-    bad = ~rows.isfinite().all(dim=1)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0, 0])
-        raise ValueError(f"{name} holds NaN or Inf in row {row}; expected finite numbers")
-    return rows
 
 
 def checked_encoder(encoder: Any, embeddings: Any) -> Tensor | None:
@@ -133,7 +115,7 @@ def checked_encoder(encoder: Any, embeddings: Any) -> Tensor | None:
         raise TypeError(
             f"encoder is {encoder!r}; expected an object with encode(texts), such as a TextEncoder"
         )
-    return None if embeddings is None else matrix("embeddings", embeddings)
+    return None if embeddings is None else finite_rows("embeddings", embeddings)
 
 
 def cleared(vectors: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""The studies by name, and the page that they make."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from llmrec_kernels import datasets
+from llmrec_kernels._files import write_text
+from llmrec_kernels.info import cpu_model
+from llmrec_kernels.studies import (
+    cold_items,
+    exposure,
+    few_shot,
+    known_items,
+    ratings,
+    reduction,
+    replay,
+    shilling,
+)
+from llmrec_kernels.studies.study import Study
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "known-items": partial(known_items.leave_last, "ml-100k"),
+    "known-items-latest-small": partial(known_items.leave_last, "ml-latest-small"),
+    "known-items-u1": known_items.official_split,
+    "ratings": ratings.five_folds,
+    "cold-items": cold_items.cold_items,
+    "few-shot": partial(few_shot.few_shot, "ml-latest-small"),
+    "few-shot-online-retail": partial(few_shot.few_shot, "online-retail"),
+    "reduction": reduction.reduction,
+    "replay": replay.replay,
+    "shilling": shilling.shilling,
+    "exposure": exposure.exposure,
+}
+
+
+def run(names: Iterable[str], told: Callable[[str], None]) -> tuple[list[Study], list[str]]:
+    """Run studies; those whose data are not here are left out, with the reason.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of `STUDIES`.
+    told : callable
+        Is told how it goes.
+
+    Returns
+    -------
+    list of Study, list of str
+        What was found, and what was left out and why.
+    """
+    found, left_out = [], []
+    for name in names:
+        begun = time.perf_counter()
+        told(f"{name} ...")
+        study, why = _attempt(name)
+        if study is None:
+            left_out.append(f"{name}: {why}")
+            told(f"{name}: left out; {why}")
+        else:
+            found.append(study)
+            told(f"{name}: {time.perf_counter() - begun:.0f} s")
+    return found, left_out
+
+
+def write(studies: list[Study], left_out: list[str], out: Path) -> None:
+    """Write the page, and its pictures into a folder beside it that has its name."""
+    folder = out.parent / out.stem
+    if any(study.pictures for study in studies):
+        folder.mkdir(exist_ok=True)
+        for study in studies:
+            study.write_pictures(folder)
+    sections = [_head(left_out), *(study.markdown(f"{out.stem}/") for study in studies)]
+    write_text("\n\n".join(sections) + "\n", out)
+
+
+def _attempt(name: str) -> tuple[Study | None, str]:
+    try:
+        return STUDIES[name](), ""
+    except datasets.DatasetNotFoundError as error:
+        return None, str(error)
+
+
+def _head(left_out: list[str]) -> str:
+    lines = [
+        "# Results",
+        "`llmrec-kernels evaluate` makes this page; "
+        "`llmrec-kernels evaluate --study cold-items` makes a part of it. Each section says what "
+        "was done, so that anyone can do it again; intervals are bootstrap intervals over users, "
+        "and where chance has a part there are five seeds.",
+        f"Made on {date.today().isoformat()} with llmrec_kernels {version('llmrec_kernels')}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}, on {cpu_model()} with "
+        f"{torch.get_num_threads()} threads.",
+        "MovieLens data: F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and "
+        "Context*, ACM TiiS 5(4), 2015. GroupLens calls ml-latest-small a development set: its "
+        "numbers are to compare models here, not with other publications. Online Retail: D. Chen, "
+        "UCI Machine Learning Repository, CC BY 4.0.",
+    ]
+    lines += [f"Left out, {reason}" for reason in left_out]
+    return "\n\n".join(lines)
