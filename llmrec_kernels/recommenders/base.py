@@ -138,8 +138,8 @@ class Recommender(ABC, Generic[Learned]):
         item = frames.item_codes(known_items, taken)
         known_users = IdMap("user", [])
         named = frames.user_ids(users)
-        known_users.check_kind([*taken.user, *named])
-        known_users.extend([*taken.user, *named])
+        known_users.check_kind([*named, *taken.user])
+        known_users.extend([*named, *taken.user])  # those who come by `update` are after all
         rows = as_rows(item, taken.rating, taken.timestamp)
         history = History(known_users.codes(taken.user), rows, len(known_items))
         learned = self._learn(Given(items, known_items, history))

@@ -8,6 +8,7 @@ proportion to the histories it changes.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ class History:
     n_users : int
         Users there are, up to the last one who took anything.
     lowest, highest : float
-        The range of the ratings given here; 0 and 1 where there are none.
+        The range of the ratings ever given; 0 and 1 where there are none.
     """
 
     def __init__(self, user: NDArray[np.int64], rows: NDArray[np.void], n_items: int) -> None:
@@ -102,7 +103,7 @@ class History:
         self._changed: dict[int, NDArray[np.void]] = {}
         self.popularity = np.bincount(self._rows["item"], minlength=n_items)
         self._count = len(self._rows)
-        self._total = float(self._rows["rating"].sum())
+        self._total = _exact_sum(self._rows["rating"])
         self.lowest, self.highest = 0.0, 1.0
         if len(rows):
             self.lowest, self.highest = float(rows["rating"].min()), float(rows["rating"].max())
@@ -116,6 +117,10 @@ class History:
 
     def add(self, user: NDArray[np.int64], rows: NDArray[np.void]) -> Change:
         """Add interactions to the histories of their users."""
+        if len(rows):
+            low, high = float(rows["rating"].min()), float(rows["rating"].max())
+            self.lowest = min(low, self.lowest) if self._count else low
+            self.highest = max(high, self.highest) if self._count else high
         users, owner = np.unique(user, return_inverse=True)
         before = self.of(users)
         owner = np.concatenate([np.repeat(np.arange(len(users)), np.diff(before.offsets)), owner])
@@ -125,7 +130,7 @@ class History:
         offsets = np.searchsorted(owner, np.arange(len(users) + 1))
         parts = np.split(rows, offsets[1:-1])
         self._changed.update(zip(users.tolist(), parts, strict=False))
-        self._total += float(rows["rating"].sum() - before.rows["rating"].sum())
+        self._total += _exact_sum(rows["rating"]) - _exact_sum(before.rows["rating"])
         self._count += len(rows) - len(before.rows)
         np.subtract.at(self.popularity, before.rows["item"], 1)
         np.add.at(self.popularity, rows["item"], 1)
@@ -135,7 +140,7 @@ class History:
     @property
     def mean(self) -> float:
         """The mean of the ratings, 1 where there are none."""
-        return self._total / self._count if self._count else 1.0
+        return float(self._total / self._count) if self._count else 1.0
 
     def everyone(self) -> Lists:
         """The histories of all users, in the order of their numbers."""
@@ -161,6 +166,27 @@ def sparse(histories: Lists, n_items: int, values: NDArray[np.float64] | None = 
     # Copies: sorting or summing in place must not touch the histories.
     places = histories.rows["item"].copy(), histories.offsets.copy()
     return csr_array((values, *places), shape=shape)
+
+
+def _exact_sum(numbers: NDArray[np.float64]) -> Fraction:
+    """The sum without rounding, so that it is the same in whatever order they came.
+
+    Each is a whole number times a power of 2; those of a power are added as integers, in halves
+    that do not overflow.
+
+    Examples
+    --------
+    >>> float(_exact_sum(np.array([1e300, 0.25, -1e300])))
+    0.25
+    """
+    part, power = np.frexp(numbers)
+    whole = np.ldexp(part, 53).astype(np.int64)
+    total = Fraction()
+    for one in np.unique(power).tolist():
+        alike = whole[power == one]
+        upper, lower = int((alike >> 26).sum()), int((alike & (2**26 - 1)).sum())
+        total += ((upper << 26) + lower) * Fraction(2) ** (one - 53)
+    return total
 
 
 def _latest(user: NDArray[np.int64], rows: NDArray[np.void]) -> NDArray[np.int64]:

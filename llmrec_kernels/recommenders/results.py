@@ -28,7 +28,11 @@ class Columns:
         """As a frame with a column for each array."""
         import pandas as pd
 
-        return pd.DataFrame(self._columns())
+        try:
+            return pd.DataFrame(self._columns())
+        except UnicodeEncodeError:  # pandas' own strings are UTF-8: ids of half characters are not
+            columns = self._columns().items()
+            return pd.DataFrame({name: pd.Series(one, dtype=one.dtype) for name, one in columns})
 
 
 @dataclass(frozen=True, eq=False)
