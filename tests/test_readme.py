@@ -18,4 +18,4 @@ def test_an_example_runs(block):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

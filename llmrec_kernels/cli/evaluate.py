@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,7 +112,7 @@ def _own(
     listed = data.interactions["item"].isin(data.items["item"])
     if not listed.all():
         typer.echo(f"{(~listed).sum()} ratings of items not in {items} are left out", err=True)
-    parts = {
+    parts: dict[Split, Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]] = {
         Split.last: evaluation.leave_last_out,
         Split.ratio: evaluation.ratio_split,
         Split.time: lambda frame: evaluation.time_split(frame, test_ratio=0.2),

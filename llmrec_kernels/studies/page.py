@@ -37,8 +37,8 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "few-shot-online-retail": partial(few_shot.few_shot, "online-retail"),
     "reduction": reduction.reduction,
     "replay": replay.replay,
-    "shilling": shilling.shilling,
-    "exposure": exposure.exposure,
+    "shilling": lambda: shilling.shilling(datasets.movielens_100k()),
+    "exposure": lambda: exposure.exposure(datasets.movielens_100k()),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -110,16 +111,18 @@ class Study:
 def _as_markdown(table: Table) -> str:
     head = ["", *map(str, table.frame.columns)]
     lines = [f"| {' | '.join(head)} |".replace("|  |", "| |"), "|---" * len(head) + "|"]
-    for name, row in zip(table.frame.index, table.frame.itertuples(index=False), strict=True):
-        lines.append(f"| {' | '.join([str(name), *(_cell(one, table.decimals) for one in row)])} |")
+    columns = [table.frame.iloc[:, place].tolist() for place in range(table.frame.shape[1])]
+    for name, row in zip(table.frame.index, zip(*columns, strict=True), strict=True):
+        cells = [str(name), *(_cell(one, table.decimals) for one in row)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _cell(value: Any, decimals: int) -> str:
     """A number as the field prints it: without the zero before the point."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) or not hasattr(value, "__float__"):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    text = f"{float(value):.{decimals}f}"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    text = f"{value:.{decimals}f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
