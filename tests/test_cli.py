@@ -106,7 +106,7 @@ def test_seen_items_come_back_when_asked_for(files):
 
 # The arguments that are wrong, and words that the sentence must hold.
 MISTAKES = {
-    "a ratings file without ratings": (("--ratings", "no_rating.csv"), "rating"),
+    "a column that differs in its capitals": (("--ratings", "capitals.csv"), "no column rating"),
     "a rating that is no number": (("--ratings", "words.csv"), "line 2"),
     "a file that is not there": (("--items", "none.csv"), "none.csv"),
     "a user that nobody knows": (("--user", "zoe"), "--user zoe is not in the ratings"),
@@ -119,7 +119,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence_and_a_non_zero_exit(files, mistake, monkeypatch):
     monkeypatch.chdir(files)
-    (files / "no_rating.csv").write_text("user,item\nann,toy\n")
+    (files / "capitals.csv").write_text("user,item,Rating\nann,toy,5\n")
     (files / "words.csv").write_text("user,item,rating\nann,toy,good\n")
     arguments, words = MISTAKES[mistake]
     before = sorted(path.name for path in files.iterdir())

@@ -1,0 +1,95 @@
+"""`llmrec-kernels explain`: what the score of an item is the sum of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmrec_kernels._files import write_text
+from llmrec_kernels.cli import folders, tables
+from llmrec_kernels.cli.app import app, checked_output, errors_as_sentences
+
+if TYPE_CHECKING:
+    from llmrec_kernels.recommenders import Explanation
+
+
+@app.command()
+def explain(
+    folder: folders.From,
+    user: Annotated[str, typer.Option(help="For this user.")],
+    item: Annotated[str, typer.Option(help="Why this item.")],
+    part: folders.Part = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write, .csv or .json; a table to read when left out."),
+    ] = None,
+) -> None:
+    """Say what the score of an item for a user is made of: history, other users, or parts.
+
+    Where the items are known by several features, it also says what each of these gives.
+
+    Example: llmrec-kernels explain --from films --user 7 --item 50
+    """
+    with errors_as_sentences():
+        if output is not None:
+            checked_output("--output", output, tables.ENDINGS)
+        source = folders.source(folder)
+        asked = source.users.named("--user", [user]) + source.items.named("--item", [item])
+        why = folders.part(source.model(), part).explain(*asked)
+        if output is None:
+            typer.echo(_table(why, source.titles))
+        elif output.suffix == ".json":
+            write_text(json.dumps(_record(why, source.titles), indent=1) + "\n", output)
+        else:
+            import pandas as pd
+
+            tables.write(pd.DataFrame(_rows(why, source.titles)), output)
+
+
+def _rows(why: Explanation, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The sources and then the blocks; each of the two sums to the score."""
+    sources = why.source.tolist()
+    columns = sources, why.weight.tolist(), why.share.tolist()
+    known = titles if why.kind == "history" else {}
+    rows = [
+        {"kind": why.kind, "source": one, "title": known.get(str(one)), "weight": w, "share": share}
+        for one, w, share in zip(*columns, strict=True)
+    ]
+    return rows + [
+        {"kind": "block", "source": name, "title": None, "weight": None, "share": share}
+        for name, share in why.blocks.items()
+    ]
+
+
+def _record(why: Explanation, titles: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "user": why.user,
+        "item": why.item,
+        "title": titles.get(str(why.item)),
+        "score": why.score,
+        "shares": _rows(why, titles),
+    }
+
+
+def _table(why: Explanation, titles: Mapping[str, str]) -> str:
+    """The same for people: the largest first, what it is behind the numbers."""
+    lines = [f"{_name(why.item, titles)} for {why.user}: score {why.score:.4f}"]
+    kind = ""
+    for row in _rows(why, titles):
+        if row["kind"] != kind:
+            kind = row["kind"]
+            lines += ["", f"{'share':>9} {'' if kind == 'block' else 'weight':>9}  {kind}"]
+        weight = "" if row["weight"] is None else f"{row['weight']:.4f}"
+        name = row["source"] if row["title"] is None else _name(row["source"], titles)
+        lines.append(f"{row['share']:9.4f} {weight:>9}  {name}")
+    return "\n".join(lines)
+
+
+def _name(item: Any, titles: Mapping[str, str]) -> str:
+    """The id of an item, and its title where it is known."""
+    title = titles.get(str(item))
+    return str(item) if title is None else f"{item} {title}"

