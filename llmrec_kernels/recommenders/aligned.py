@@ -5,13 +5,14 @@ the text. Where items are known both ways, a linear map from one to the other ca
 then a text alone has a place among the clicked items:
 
     A ≈ U S Vᵀ            truncated SVD of the ratings less the lowest, 0 where there are none
-    [v_i, log n_i] ≈ W x_i + c     ridge regression over the items with n_i > 0 interactions
+    [v_i, z_i] ≈ W x_i + c         ridge regression over the items with n_i > 0 interactions
     score(u, i) = p_u · v_i + π z_i,   p_u = Σ_h w_uh v_h / |Σ_h w_uh v_h|
 
-with x the centred embedding of the text (and other features), w a rating less the lowest, z the
-standardised log popularity and π its weight. An item with interactions is where these put it, one
-without is where its text does; between them the two are mixed by n_i / (n_i + `_PRIOR`). The
-products are not cosines: how long v is says how much people agree on the item.
+with v the row of V, scaled so that those of known items have a mean square length of 1, x the
+centred embedding of the text (and other features), w a rating less the lowest, z the standardised
+log(1 + n) and π its weight. An item with interactions is where these put it, one without is where
+its text does; between them the two are mixed by n_i / (n_i + `_PRIOR`). The products are not
+cosines: how long v is says how much people agree on the item.
 
 Sources: Z. Gantner et al., Learning attribute-to-feature mappings for cold-start recommendations,
 ICDM 2010; A. van den Oord, S. Dieleman and B. Schrauwen, Deep content-based music recommendation,

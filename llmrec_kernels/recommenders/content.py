@@ -82,7 +82,8 @@ class ContentRecommender(VectorRecommender[Space]):
         difference between a NDCG@10 of .09 and .22 on items that nobody has rated yet. A
         `FeatureEncoder` centres each of its blocks, whatever is asked for here.
     user_bias : bool
-        Whether to multiply scores by the mean rating of the user over that of all.
+        Whether to multiply scores by the mean rating of the user over that of all, for ratings of
+        at least 0.
     privacy : GaussianProfile, optional
         Noise for each profile, so that it gives away little of any one item of the history. Not
         with "recency" or several interests, where one item moves the weights of others.
@@ -209,6 +210,7 @@ class ContentRecommender(VectorRecommender[Space]):
         )
 
     def _learn(self, given: Given) -> Space:
+        self._check_scale(given.history.lowest)
         if self.user_bias and given.history.mean <= 0:
             raise ValueError(
                 f"the mean of the ratings is {given.history.mean}; expected more than 0 with "
@@ -219,6 +221,18 @@ class ContentRecommender(VectorRecommender[Space]):
             self.encoder, self._embeddings, given.items, n_items, self.centre
         )
         return Space(pack(vectors), reader)
+
+    def _observed(self, users: NDArray[np.int64], rows: NDArray[np.void]) -> Space:
+        self._check_scale(rows["rating"].min(initial=0.0))
+        return self._learned
+
+    def _check_scale(self, lowest: float) -> None:
+        """A negative bias would turn the list of a user round."""
+        if self.user_bias and lowest < 0:
+            raise ValueError(
+                f"interactions has a rating of {lowest}; expected at least 0 with user_bias, which "
+                "multiplies scores by a user's mean rating"
+            )
 
     def _options(self) -> dict[str, Any]:
         options = self._arguments_but("encoder", "embeddings")
@@ -262,12 +276,17 @@ class ContentRecommender(VectorRecommender[Space]):
             profiles = self._private(histories)
         else:
             profiles = space.cleared(self._bags(histories).pooled(self._learned.items.data))
-        if self.user_bias:
-            scale = torch.from_numpy(self._scale(histories)).float()
-            profiles = normalize(profiles) * scale.repeat_interleave(self.interests)[:, None]
+        profiles = self._biased(profiles, histories, self.interests)
         if self.interests > 1:
             return profiles.view(-1, self.interests, profiles.shape[1])
         return profiles
+
+    def _biased(self, profiles: Tensor, histories: Lists, several: int) -> Tensor:
+        """Profiles, `several` for each history, as long as the bias of their user if it counts."""
+        if not self.user_bias:
+            return profiles
+        scale = torch.from_numpy(self._scale(histories)).float()
+        return normalize(profiles) * scale.repeat_interleave(several)[:, None]
 
     def _private(self, histories: Lists) -> Tensor:
         """Sums of at most one unit vector an item, with noise."""
@@ -295,9 +314,12 @@ class ContentRecommender(VectorRecommender[Space]):
     def _text_profile(self, text: str, liked: Lists) -> Tensor:
         """The text counts as one more thing that was liked."""
         profile = self._learned.reader.place(text)
-        if len(liked.rows):
+        if not len(liked.rows):
+            return profile
+        if self.privacy is not None:
+            profile = profile * self.privacy.clip + self._private(liked)
+        else:
             bags = Bags(liked.rows["item"], self._weights(liked), liked.offsets)
-            taken = np.count_nonzero(bags.weights)
-            pooled = bags.pooled(self._learned.items.data)
-            profile = space.cleared(profile + pooled * int(taken))
-        return profile
+            taken = int(np.count_nonzero(bags.weights))
+            profile = space.cleared(profile + bags.pooled(self._learned.items.data) * taken)
+        return self._biased(profile, liked, 1)

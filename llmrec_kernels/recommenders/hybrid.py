@@ -9,11 +9,11 @@ with the sigmoid of how much smaller its error is than the mean error:
     π_j ∝ exp(Σ_p w_p z_p(j) / Σ_p w_p),   e_p = Σ_j π_j z_p(j) - z_p(i)
     w_p ← w_p · 2 σ(β (ē - e_p)),   ē = Σ_p w_p e_p / Σ_p w_p
 
-then all are scaled to the sum they had, and none falls below `_LEAST` of it, so that a part that
-becomes better is heard again. As e_p is the slope of -log π_i, this is the exponentiated gradient
-of the loss of the hybrid, with bounded steps: a part gains by what it says that the others do not
-say yet. (Were it judged alone, by the rank it gives to i, all weight would go to the best part,
-although several together predict better.)
+then all are scaled to the sum they had, those below `_LEAST` of it are raised to that, so that a
+part that becomes better is heard again, and all are scaled once more. As e_p is the slope of
+-log π_i, this is the exponentiated gradient of the loss of the hybrid, with bounded steps: a part
+gains by what it says that the others do not say yet. (Were it judged alone, by the rank it gives to
+i, all weight would go to the best part, although several together predict better.)
 
 Source: J. Kivinen and M. Warmuth, Exponentiated gradient versus gradient descent for linear
 predictors, Information and Computation 132(1), 1997.
@@ -235,7 +235,8 @@ class HybridRecommender(Recommender[Mixture]):
             for start in range(0, len(rows), self._block_size()):
                 events = slice(start, start + self._block_size())
                 weights = self._moved(weights, users[events], rows["item"][events])
-        return self._learned._replace(weights=weights)
+        parts = tuple(part._observed(users, rows) for part in self.parts.values())
+        return Mixture(weights, parts)
 
     def _moved(
         self, weights: NDArray[np.float64], users: NDArray[np.int64], item: NDArray[np.int64]
@@ -257,8 +258,8 @@ class HybridRecommender(Recommender[Mixture]):
         return weights
 
     def _absorbed(self, learned: Mixture, change: Change) -> Mixture:
-        for part in self.parts.values():
-            part._learned = part._absorbed(part._learned, change)
+        for part, one in zip(self.parts.values(), learned.parts, strict=True):
+            part._learned = part._absorbed(one, change)
         return learned._replace(parts=tuple(part._learned for part in self.parts.values()))
 
     def _record(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -267,8 +268,8 @@ class HybridRecommender(Recommender[Mixture]):
             "class": type(self).__name__,
             "options": self._arguments_but("parts"),
             "parts": {
-                key: part._record(f"{name}.parts.{key}", tensors)
-                for key, part in self.parts.items()
+                key: part._record(f"{name}.parts.{number}", tensors)
+                for number, (key, part) in enumerate(self.parts.items())
             },
         }
 
@@ -279,8 +280,8 @@ class HybridRecommender(Recommender[Mixture]):
         from llmrec_kernels.recommenders.saving import class_named
 
         parts, learned = {}, []
-        for key, one in record["parts"].items():
-            where, found = f"{name}.parts.{key}", class_named(one["class"])
+        for number, (key, one) in enumerate(record["parts"].items()):
+            where, found = f"{name}.parts.{number}", class_named(one["class"])
             parts[key], lesson = found._of_record(one, where, tensors, helpers)
             learned.append(lesson)
         weights = tensors[f"{name}.weights"].numpy()
