@@ -70,6 +70,11 @@ def table(*arguments: Any) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(done(*arguments).stdout))
 
 
+def parts_of(folder: str) -> Any:
+    model: Any = Recommender.load(folder)
+    return model.parts
+
+
 def fit(model: str, *more: Any, out: str = "model", ending: str = "csv") -> Any:
     files = ("--items", f"items.{ending}", "--ratings", f"ratings.{ending}")
     return done("fit", *files, "--model", model, "--out", out, *more)
@@ -216,10 +221,16 @@ def test_an_adaptive_hybrid_moves_to_the_part_that_foresaw_the_update(files: Pat
     assert sum(gained.values()) == pytest.approx(0)
 
 
-def test_the_hybrid_that_nobody_chose_has_all_three_kinds_of_part(files: Path) -> None:
-    result = fit("hybrid")
+def test_the_hybrid_that_nobody_chose_has_three_kinds_of_parts_with_settings(files: Path) -> None:
+    result = fit("hybrid", "--set", "item-knn.half_life=null", "--set", "content.pooling=mean")
     assert "HybridRecommender of ease 1, item-knn 0.5, content 0.25" in result.stdout
     assert table("recommend", "--from", "model", "--text", "a crime film", "-k", 2).shape == (2, 4)
+    parts = parts_of("model")
+    assert (parts["ease"].regularization, parts["ease"].half_life) == (500, 5)
+    assert (parts["item-knn"].half_life, parts["content"].pooling) == (None, "mean")
+    fit("hybrid", "--part", "ease", "--part", "item-knn")
+    parts = parts_of("model")
+    assert (parts["ease"].regularization, parts["ease"].half_life) == (200, None)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

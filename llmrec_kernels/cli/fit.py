@@ -40,7 +40,8 @@ def fit(
         typer.Option(
             metavar="MODEL=WEIGHT",
             help="Part of a hybrid; repeat for more. "
-            "ease=1, item-knn=0.5 and content=0.25 when left out.",
+            "ease=1, item-knn=0.5 and content=0.25 when left out, with "
+            "ease.regularization=500 and a half_life of 5 for the first two.",
         ),
     ] = None,
     adaptive: Annotated[
