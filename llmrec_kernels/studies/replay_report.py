@@ -1,0 +1,141 @@
+"""What the replay of a hybrid says: its tables, findings and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from llmrec_kernels.evaluation import PairedComparison, PrequentialResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+K = 10
+HR, NDCG = f"HR@{K}", f"NDCG@{K}"
+ADAPTIVE, EQUAL, HELD = "adaptive hybrid", "fixed hybrid, equal", "fixed hybrid, learned before"
+
+Pairs = Mapping[tuple[str, str], PairedComparison]  # by the other model, and the metric
+
+
+class Replayed(NamedTuple):
+    """What came of the replay of one model."""
+
+    result: PrequentialResult
+    weights: pd.DataFrame  # a row for each batch by the events so far, a column a part
+
+    def last_weights(self) -> dict[str, float]:
+        """The weight of each part after the last event."""
+        return dict(zip(self.weights.columns, self.weights.iloc[-1].tolist(), strict=True))
+
+
+def choice_caption(
+    choice: Mapping[float, Replayed], best: float, learned: Mapping[str, float]
+) -> str:
+    """Say which rate was chosen, and what weights it ended with."""
+    ended = ", ".join(f"{name} {weight:.2f}" for name, weight in learned.items())
+    return (
+        f"**The choice of β**, on {len(next(iter(choice.values())).result.events):,} earlier "
+        f"events: {best:g}. Its weights in the end: {ended}."
+    )
+
+
+def choice_frame(choice: Mapping[float, Replayed]) -> pd.DataFrame:
+    """Give the quality with each rate."""
+    rows = {
+        f"β = {rate:g}": {label: f"{one.result[label]:.4f}"[1:] for label in (HR, NDCG)}
+        for rate, one in choice.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def quality(found: Mapping[str, Replayed]) -> pd.DataFrame:
+    """Give the quality of each model, with intervals."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, one in found.items():
+        rows[name] = {}
+        for label in (HR, NDCG):
+            low, high = one.result.interval(label)
+            rows[name] |= {label: one.result[label], f"{label}, 95%": f"{low:.4f} to {high:.4f}"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def differences(paired: Pairs) -> pd.DataFrame:
+    """Give what the adaptive hybrid has more than each other model, user by user."""
+    rows: dict[str, dict[str, str]] = {}
+    for (other, label), one in paired.items():
+        told = f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+        rows.setdefault(other, {}).update({label: told, f"{label}, p": f"{one.p:.4f}"})
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def findings(found: Mapping[str, Replayed], paired: Pairs) -> str:
+    """What is better than what, in words that follow from the numbers."""
+
+    def against(other: str) -> str:
+        one = paired[other, NDCG]
+        verb = "beats" if one.low > 0 else "loses to" if one.high < 0 else "does not differ from"
+        return f"{verb} {other} ({one.difference:+.4f}, {one.low:+.4f} to {one.high:+.4f})"
+
+    weights = found[ADAPTIVE].last_weights()
+    best = max(weights, key=lambda name: found[name].result[NDCG])
+    most, least = max(weights, key=weights.__getitem__), min(weights, key=weights.__getitem__)
+    total = sum(weights.values())
+    return (
+        f"By NDCG@{K} the {ADAPTIVE} {against(EQUAL)}, {against(HELD)}, and {against(best)}, the "
+        f"best part alone. Its weights end with {weights[most] / total:.0%} on {most} and "
+        f"{weights[least] / total:.0%} on {least}. A weight says what a part adds to the others, "
+        "not how good it is alone: a part that is weak alone but unlike the others can have much "
+        "of it, and one that says what others say already has little.\n\n"
+        "`update` of every part and of the fixed hybrid costs in proportion to the events and to "
+        "the histories of their users, whatever the model was fitted on. The adaptive hybrid asks "
+        "its parts once for each user in a batch before it learns, so an event costs it about as "
+        "much as a recommendation: in proportion to the items, and with user neighbours among the "
+        "parts to the users who took the same items."
+    )
+
+
+def draw_weights(weights: pd.DataFrame) -> Figure:
+    """Draw the share of each part in the weights, over the events replayed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    shares = weights.div(weights.sum(axis=1), axis=0)
+    for number, name in enumerate(shares.columns):
+        axes.plot(shares.index, shares[name], label=name, color=f"C{number}")
+    axes.set_ylabel("share of the weights")
+    axes.set_ylim(bottom=0)
+    _finish(axes)
+    figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
+def draw_quality(found: Mapping[str, Replayed], window: int) -> Figure:
+    """Draw the mean HR@10 and NDCG@10 of the last events, over the events replayed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    hybrids = {ADAPTIVE: ("black", "-"), EQUAL: ("black", "--"), HELD: ("black", ":")}
+    parts = [name for name in found if name not in hybrids]
+    styles = hybrids | {name: (f"C{number}", "-") for number, name in enumerate(parts)}
+    for axes, label in zip(panels, (HR, NDCG), strict=True):
+        for name, (color, line) in styles.items():
+            mean = found[name].result.moving(label, window)["mean"].iloc[window // 2 :]
+            axes.plot(mean.index, mean, line, label=name, color=color, linewidth=1.2)
+        axes.set_ylabel(f"{label}, mean of the last {window:,} events")
+        axes.set_ylim(bottom=0)
+        _finish(axes)
+    panels[0].set_xlabel("")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False)
+    return figure
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xlabel("events replayed")
+    axes.grid(axis="y", linewidth=0.4, alpha=0.6)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,249 @@
+"""The replay of the studies: it predicts before it learns, and weights follow what is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmrec_kernels.recommenders import (
+    ContentRecommender,
+    HybridRecommender,
+    ItemKNNRecommender,
+    PopularityRecommender,
+    UserKNNRecommender,
+)
+from llmrec_kernels.studies import replay
+
+N_GROUPS, GROUP = 6, 8
+N_ITEMS = N_GROUPS * GROUP
+
+
+def planted(n_users=90, each=6, seed=0):
+    """Each user takes items of one group alone: who knows the groups can foresee it."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (user, group * GROUP + int(place))
+        for user in range(n_users)
+        for group in [int(rng.integers(N_GROUPS))]
+        for place in rng.permutation(GROUP)[:each]
+    ]
+    frame = pd.DataFrame(rows, columns=["user", "item"]).assign(rating=1.0)
+    return frame.assign(timestamp=np.arange(len(frame)))
+
+
+def task(**options):
+    return replay.Task(planted(**options), pd.DataFrame({"item": range(N_ITEMS)}))
+
+
+def knows(seed=1):
+    """A part whose vectors are those of the groups, apart from a little noise."""
+    noise = np.random.default_rng(seed).normal(scale=0.05, size=(N_ITEMS, N_GROUPS))
+    return ContentRecommender(
+        embeddings=np.repeat(np.eye(N_GROUPS), GROUP, axis=0) + noise, pooling="mean"
+    )
+
+
+def guesses(seed=2):
+    """A part whose vectors say nothing."""
+    vectors = np.random.default_rng(seed).normal(size=(N_ITEMS, N_GROUPS))
+    return ContentRecommender(embeddings=vectors, pooling="mean")
+
+
+def adaptive(parts, rate=0.1, **options):
+    return HybridRecommender(parts, adaptive=True, rate=rate, **options)
+
+
+def shares(weights):
+    return weights.div(weights.sum(axis=1), axis=0)
+
+
+def test_weights_move_to_the_part_that_is_planted_better():
+    for fusion in ("weighted", "ranks"):
+        model = adaptive({"guesses": guesses(), "knows": knows()}, fusion=fusion)
+        found = replay.replayed(model, task(), 60, 540, batch=4)
+        share = shares(found.weights)
+        assert found.weights.iloc[0].tolist() == [1.0, 1.0]
+        assert share["knows"].iloc[-1] > 0.95
+        assert np.allclose(found.weights.sum(axis=1), 2)
+        assert share["knows"].iloc[: len(share) // 4].is_monotonic_increasing
+
+
+def test_weights_come_back_when_another_part_becomes_the_better_one():
+    """Halfway the groups are mixed up, and the other part has the new ones."""
+    mixed = np.random.default_rng(5).permutation(N_ITEMS)
+    events = planted(n_users=120)
+    late = events.index >= 360
+    events.loc[late, "item"] = mixed[events.loc[late, "item"]]
+    new = np.repeat(np.eye(N_GROUPS), GROUP, axis=0)[np.argsort(mixed)]
+    parts = {"old": knows(), "new": ContentRecommender(embeddings=new, pooling="mean")}
+    mixed_task = replay.Task(events, pd.DataFrame({"item": range(N_ITEMS)}))
+    found = replay.replayed(adaptive(parts), mixed_task, 60, 720, batch=4)
+    share = shares(found.weights)
+    assert share["old"].loc[300] > 0.9
+    assert share["new"].iloc[-1] > 0.9
+
+
+def test_weights_stay_put_where_parts_are_equal():
+    parts = {"one": knows(), "other": knows(), "third": knows()}
+    given_weights = {"one": 2.0, "other": 1.0, "third": 0.5}
+    model = adaptive(parts, weights=given_weights)
+    weights = replay.replayed(model, task(), 60, 540, batch=7).weights
+    assert np.allclose(weights, list(given_weights.values()), rtol=1e-9)
+
+
+def test_weights_that_are_fixed_do_not_move():
+    model = HybridRecommender({"guesses": guesses(), "knows": knows()}, weights={"knows": 0.3})
+    assert (replay.replayed(model, task(), 60, 300).weights == [1.0, 0.3]).all(axis=None)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_batch_moves_the_weights_as_the_formula_says(batch):
+    """Against the formula of `hybrid.py`, for one user with one item of the history."""
+    parts, rate, item_frame = {"guesses": guesses(), "knows": knows()}, 0.4, task().items
+    seen = pd.DataFrame({"user": [1], "item": [3]})
+    model = adaptive(parts, rate=rate, weights={"knows": 3.0}).fit(seen, item_frame)
+    news = pd.DataFrame({"user": [1] * batch, "item": [5, 20, 6, 33, 7][:batch]})
+    unseen = np.arange(N_ITEMS) != 3
+    z = np.empty((2, N_ITEMS))
+    for row, part in enumerate((guesses(), knows())):
+        said = part.fit(seen, item_frame).score([1] * N_ITEMS, range(N_ITEMS)).astype(float)
+        z[row] = (said - said[unseen].mean()) / said[unseen].std()
+    weights = np.array([1.0, 3.0])
+    for item in news["item"]:
+        likely = np.where(unseen, np.exp(weights @ z / 4), 0.0)
+        error = z @ (likely / likely.sum()) - z[:, item]
+        mean = weights @ error / 4
+        weights = weights * 2 / (1 + np.exp(-rate * (mean - error)))
+        weights = weights * 4 / weights.sum()
+    model.update(news)
+    assert np.allclose(list(model.current_weights.values()), weights, rtol=1e-4)
+
+
+class Recording(PopularityRecommender):
+    """Notes what it is asked and told, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def fit(self, interactions, items=None, users=None):
+        self.calls.append(("fit", list(zip(interactions.user, interactions.item, strict=True))))
+        return super().fit(interactions, items, users)
+
+    def recommend(self, users, k=10, **options):
+        self.calls.append(("asked", list(users)))
+        return super().recommend(users, k, **options)
+
+    def update(self, interactions):
+        self.calls.append(("told", list(zip(interactions.user, interactions.item, strict=True))))
+        return super().update(interactions)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_every_event_is_predicted_before_it_is_learned(batch):
+    model, some = Recording(), task(n_users=12)
+    replay.replayed(model, some, 20, 60, batch=batch)
+    pairs = list(zip(some.events.user, some.events.item, strict=True))
+    assert model.calls[0] == ("fit", pairs[:20])
+    told = []
+    for (kind, asked), (then, news) in zip(model.calls[1::2], model.calls[2::2], strict=True):
+        assert (kind, then) == ("asked", "told")
+        assert set(asked) == {user for user, _ in news}
+        told += news
+    assert told == pairs[20:60]
+
+
+def test_a_model_that_learned_too_early_would_have_had_the_items():
+    """Popularity of items that come once each: never foreseen, though all are known by then."""
+    events = pd.DataFrame({"user": range(40), "item": range(40), "timestamp": range(40)})
+    some = replay.Task(events.assign(rating=1.0), pd.DataFrame({"item": range(39, -1, -1)}))
+    for batch in (1, 10):
+        result = replay.replayed(PopularityRecommender(), some, 20, 40, batch=batch).result
+        # The first ones of the catalogue are the last events: equal scores come in its order.
+        popular = result.events["rank"].notna()
+        assert not popular[:-10].any()
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 5))
+def test_batches_of_one_and_of_many_see_the_same_events(batch, seed):
+    some = task(n_users=9, seed=seed)
+    ends = {}
+    for size in (1, batch):
+        model = UserKNNRecommender(5, 1.0)
+        found = replay.replayed(model, some, 20, 54, batch=size)
+        assert found.result.events["item"].tolist() == some.events["item"][20:54].tolist()
+        ends[size] = model.recommend(list(range(9)), k=5).to_pandas()
+    pd.testing.assert_frame_equal(ends[1], ends[batch])
+
+
+def test_weights_are_noted_after_each_batch():
+    model = adaptive({"guesses": guesses(), "knows": knows()})
+    found = replay.replayed(model, task(), 60, 85, batch=10)
+    assert found.weights.index.tolist() == [0, 10, 20, 25]
+    assert found.last_weights() == model.current_weights
+
+
+def test_items_with_few_interactions_are_left_out_and_time_decides():
+    frame = pd.DataFrame(
+        {"user": [1, 2, 3, 4], "item": ["a", "b", "a", "a"], "timestamp": [5, 1, 2, 2]}
+    )
+    kept = replay.frequent(frame, pd.DataFrame({"item": ["b", "a", "c"]}), 2)
+    assert kept.events.user.tolist() == [3, 4, 1]
+    assert kept.items.item.tolist() == ["a"]
+
+
+def test_costs_have_a_row_a_model_and_a_column_a_batch_and_size():
+    makes = {"popularity": PopularityRecommender, "items": ItemKNNRecommender}
+    costs = replay.update_costs(task(), makes, sizes=(50, 100), batches=(1, 3))
+    assert costs.columns.tolist() == ["1 on 50", "1 on 100", "3 on 50", "3 on 100"]
+    assert costs.index.tolist() == ["popularity", "items"]
+    assert (costs.map(lambda text: int(text.replace(",", ""))) > 0).all(axis=None)
+
+
+def test_an_update_does_no_work_in_proportion_to_the_model(monkeypatch):
+    """However many users are known, only the histories of those in the events are touched."""
+    from llmrec_kernels.recommenders import history, user_knn
+
+    sizes = []
+    of = history.History.of
+
+    def counted(self, users):
+        sizes.append(len(users))
+        return of(self, users)
+
+    events = planted(n_users=400)
+    model = HybridRecommender({"users": UserKNNRecommender(5), "popular": PopularityRecommender()})
+    model.fit(events, task().items)
+    monkeypatch.setattr(history.History, "of", counted)
+    monkeypatch.setattr(user_knn.Others, "of", None)  # laid out when asked, not when told
+    for user in range(0, 400, 40):
+        model.update(pd.DataFrame({"user": [user, 1000 + user], "item": [1, 2]}))
+    assert max(sizes) == 2
+
+
+def test_the_study_compares_the_adaptive_hybrid_with_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "REPEATS", 2)
+    parts = {"knows": knows, "guesses": guesses, "popularity": PopularityRecommender}
+    study = replay.study_of(
+        task(n_users=120), parts, rates=(0.05, 0.2), batch=3, window=100, sizes=(100, 400)
+    )
+    choice, quality, paired, costs = (table.frame for table in study.tables)
+    assert choice.index.tolist() == ["β = 0.05", "β = 0.2"]
+    assert quality.index.tolist() == [replay.ADAPTIVE, replay.EQUAL, replay.HELD, *parts]
+    assert paired.index.tolist() == quality.index.tolist()[1:]
+    assert quality[replay.NDCG]["knows"] > quality[replay.NDCG]["guesses"] + 0.1
+    gain = quality[replay.NDCG][replay.ADAPTIVE] - quality[replay.NDCG]["guesses"]
+    assert paired[replay.NDCG]["guesses"].startswith(f"{gain:+.4f} (")
+    assert costs.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE]
+    assert "720 ratings of the 48 items" in study.protocol
+    assert "on knows" in study.findings
+    study.write_pictures(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "replay-weights.svg",
+        "replay-quality.svg",
+    }
+    assert study.markdown().startswith("## Feedback")
