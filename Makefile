@@ -70,7 +70,8 @@ mutants: $(READY)
 
 # What `make test` alone runs: kernels for GPUs, benchmarks, and what calls no operator are the same
 # at each level and without the extension.
-ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation cli_cost \
+ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation studies \
+	$(addprefix cli_,cost evaluate model) $(addprefix recommenders_,bad_input memory saving) \
 	$(addprefix index_,corruption crash format interrupted memory power_cuts saved system) \
 	$(addprefix profiler_,compare cost_model energy hardware html human picture predict terminal \
 	timing uncounted)

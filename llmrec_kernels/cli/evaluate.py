@@ -122,7 +122,7 @@ def _own(
     models: dict[str, Recommender[Any]] = {}
     for ranker in rankers:
         typer.echo(f"{ranker.value} ...", err=True)
-        reads = ranker in READERS
+        reads = ranker in (*READERS, Model.hybrid)
         words = Words(ranker, [], [], False, encoder if reads else None, [])
         models[ranker.value] = recommender(words, data.items).fit(train, data.items)
     baseline = rankers[0].value if len(rankers) > 1 else None

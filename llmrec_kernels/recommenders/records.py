@@ -94,10 +94,12 @@ class Absent:
     ----------
     why : str
         What to tell.
+    record : dict, optional
+        What was saved of the encoder, so that the model can be saved again as it was.
     """
 
-    def __init__(self, why: str) -> None:
-        self.why = why
+    def __init__(self, why: str, record: Mapping[str, Any] | None = None) -> None:
+        self.why, self.record = why, dict(record or {"is": "other encoder", "class": "Absent"})
 
     def encode(self, texts: Sequence[str]) -> Any:
         """Refuse."""
@@ -112,6 +114,8 @@ def _encoder_record(encoder: Any, name: str, tensors: dict[str, Tensor]) -> dict
         tensors.update({f"{name}.{key}": one for key, one in numbers.items()})
         text = flattened(encoder.text, f"{name}.text", tensors)
         return {"is": "feature encoder", "values": values, "names": list(numbers), "text": text}
+    if isinstance(encoder, Absent):
+        return encoder.record
     return {"is": "other encoder", "class": type(encoder).__name__}
 
 
@@ -125,8 +129,8 @@ def _encoder(
     if given is not None:
         return given
     if record["is"] == "other encoder":
-        return Absent(f"the texts were encoded by a {record['class']}, which is not saved")
+        return Absent(f"the texts were encoded by a {record['class']}, which is not saved", record)
     try:
         return TextEncoder.of_settings(record["settings"])
     except (OSError, ImportError) as error:
-        return Absent(f"the text encoder of this model is not to be had here ({error})")
+        return Absent(f"the text encoder of this model is not to be had here ({error})", record)

@@ -49,7 +49,13 @@ class Reader(NamedTuple):
     def place(self, text: str) -> Tensor:
         """Where a text is, [1, d]."""
         assert self.encoder is not None
-        return _centred(normalize(encoded(self.encoder, [text]), dim=1), self.mean)
+        vector = encoded(self.encoder, [text])
+        if vector.shape[1] != len(self.mean):
+            raise ValueError(
+                f"the encoder's vectors have {vector.shape[1]} dimensions; expected "
+                f"{len(self.mean)}, as the items have: give the encoder that encoded them"
+            )
+        return _centred(normalize(vector, dim=1), self.mean)
 
     @staticmethod
     def of_record(fields: dict[str, Any]) -> Reader:
