@@ -156,7 +156,7 @@ def test_gaps_are_between_the_best_and_the_worst_served(
         assert table.loc[name, "difference"] == pytest.approx(gap)
         if gap > 0:
             best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-            assert table.loc[name, "largest gap"] == f"{best} over {worst}"
+            assert table.loc[name, "highest, lowest"] == f"{best}, {worst}"
         low, high = map(float, table.loc[name, "95% interval"].split(" to "))
         assert low <= gap <= high
 

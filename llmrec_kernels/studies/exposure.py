@@ -50,7 +50,8 @@ _EXPOSURE = [f"Exposure {group}@{K}" for group in POPULARITY_GROUPS]
 
 _PROTOCOL = f"""\
 Data: {{name}}, {{users}} users, all interactions positive. Each user's last interaction is the \
-test (leave-last-out), the others are train; all items that a user has not in train are ranked.
+test (leave-last-out), the others are train; all items that a user has not in train are ranked. \
+Models have the settings of `studies.models.BASELINES` and `models.hybrid()`.
 
 Items: {{sizes}}: in the order of their interactions in train, the most popular first, those that \
 begin within the first third of all interactions are the head, within the second third the mid, \
@@ -128,7 +129,7 @@ def exposure(
     >>> made = {"popularity": PopularityRecommender}
     >>> study = exposure(data, made, vectors=np.eye(4, dtype=np.float32), reranked="popularity")
     >>> study.tables[1].frame.columns.tolist()
-    ['F', 'M', 'largest gap', 'difference', '95% interval']
+    ['F', 'M', 'highest, lowest', 'difference', '95% interval']
     """
     if reranked not in made:
         raise ValueError(f"reranked is {reranked!r}; expected one of {', '.join(made)}")
@@ -310,11 +311,16 @@ def _gaps(reports: Mapping[str, Report], group: pd.Series) -> pd.DataFrame:
     for name, report in reports.items():
         means, gap = report.groups(_NDCG)["mean"], report.gap(_NDCG)
         rows[name] = {one: means[one] for one in group.cat.categories if one in means} | {
-            "largest gap": f"{gap.highest} over {gap.lowest}",
+            "highest, lowest": f"{gap.highest}, {gap.lowest}",
             "difference": gap.difference,
-            "95% interval": f"{gap.low:.3f} to {gap.high:.3f}",
+            "95% interval": f"{_signed(gap.low)} to {_signed(gap.high)}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _signed(value: float) -> str:
+    """As the field prints differences: without the zero before the point."""
+    return f"{value:+.3f}".replace("0.", ".", 1)
 
 
 def _against(reports: Mapping[str, Report], base: str) -> pd.DataFrame:
@@ -324,8 +330,8 @@ def _against(reports: Mapping[str, Report], base: str) -> pd.DataFrame:
         rows[name] = _shown(report) | {"difference": "", "95% interval": ""}
         if name != base:
             cost = compare_paired(report, reports[base], _NDCG)
-            rows[name]["difference"] = f"{cost.difference:+.3f}"
-            rows[name]["95% interval"] = f"{cost.low:+.3f} to {cost.high:+.3f}"
+            rows[name]["difference"] = _signed(cost.difference)
+            rows[name]["95% interval"] = f"{_signed(cost.low)} to {_signed(cost.high)}"
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -58,10 +58,12 @@ _HARDLY = 0.002  # of the users, a gain that is as good as none
 _PROTOCOL = f"""\
 Data: {{name}}, {{users}} users, all interactions positive. Each user's last interaction is the \
 test (leave-last-out), the others are train; a model is fitted on train alone, and again on train \
-and the profiles of one attack. The test of the genuine users is the same both times.
+and the profiles of one attack. The test of the genuine users is the same both times. Models have \
+the settings of `studies.models.BASELINES` and `models.hybrid()`; "ratings" are neighbours that \
+rank by the rating they predict (items without shrinkage).
 
 An attack has one target item and {{profiles}} profiles ({SHARE:.0%} of the users). Each profile \
-rates the target and the {POPULAR} most popular items {{highest:g}}, and {{fillers}} filler items \
+rates the target and the {POPULAR} most popular others {{highest:g}}, and {{fillers}} filler items \
 with their mean rating in train, rounded to a whole number, so that it is as long as the mean \
 user's history in train. Random fillers are drawn without replacement, for each profile by \
 itself, from all other items in train; popular fillers are the most popular of them.
@@ -386,7 +388,7 @@ def _findings(measured: pd.DataFrame) -> str:
         f"No list changes with {_names(most.index[most['places changed'] == 0])}.",
         "To a model of who took what a profile is a list of items, whatever its ratings. Attacks "
         "made for one model, more profiles, and targets that are nearly in the lists already may "
-        "do more; these were not tried.",
+        "do more; these were not tried. Changes of NDCG@10 are given without an interval.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
