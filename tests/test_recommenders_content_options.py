@@ -157,11 +157,11 @@ def test_with_hardly_any_noise_private_scores_are_those_of_sums_within_the_clip(
 
 def test_noise_is_of_the_size_that_was_asked_for():
     """Seen from the scores of one user with 250 secrets, beside draws of our own."""
-    sigma = GaussianProfile(1.0, 1e-5).sigma
+    sigma = GaussianProfile(20.0, 1e-5).sigma
     x = unit(unit(VECTORS) - unit(VECTORS).mean(axis=0))
     draws = np.random.default_rng(0).normal(scale=sigma, size=(20_000, 6))
     wanted = unit(x[1] * 0.5 + draws) @ x[1]  # bob rated film 1 with 3, half of the range
-    models = [private(secret=bytes([one]) * 16) for one in range(250)]
+    models = [private(20.0, secret=bytes([one]) * 16) for one in range(250)]
     found = [model.score(["bob"], ["film 1"])[0] for model in models]
     assert ks_2samp(found, wanted).pvalue > 1e-4
 
