@@ -22,7 +22,7 @@ def histories(data):
     return History(user, rows, data.ratings.shape[1]).of(np.arange(len(data.ratings)))
 
 
-def in_turns(data, sweeps=SWEEPS):
+def in_turns(data):
     """The two formulas one after the other, and the users' once more: μ, [U] and [N]."""
     n_users, n_items = data.ratings.shape
     mean = data.ratings[data.taken].mean() if data.taken.any() else 0.0
@@ -35,13 +35,14 @@ def in_turns(data, sweeps=SWEEPS):
             ]
             users[u] = sum(rest) / (LAMBDA + len(rest))
 
-    for _ in range(sweeps):
+    for _ in range(SWEEPS):
+        move_users()
         for i in range(n_items):
             rest = [
                 data.ratings[u, i] - mean - users[u] for u in range(n_users) if data.taken[u, i]
             ]
             items[i] = sum(rest) / (LAMBDA + len(rest))
-        move_users()
+    move_users()
     return mean, users, items
 
 

@@ -1,9 +1,9 @@
 """Ratings explained by who gave them and what they are of: the baseline b_ui = μ + b_u + b_i.
 
 Some people rate high and some films are good. The biases minimise the squared error with ridge
-penalties, so that few ratings move a bias little; each is solved for in turn, items first:
+penalties, so that few ratings move a bias little; each is solved for in turn, the users' first:
 
-    b_i = Σ_u (r_ui - μ - b_u) / (λ + n_i),   b_u = Σ_i (r_ui - μ - b_i) / (λ + n_u)
+    b_u = Σ_i (r_ui - μ - b_i) / (λ + n_u),   b_i = Σ_u (r_ui - μ - b_u) / (λ + n_i)
 
 Source: Y. Koren, Factor in the neighbors: scalable and accurate collaborative filtering,
 TKDD 4(1), 2010, section 2.1.
