@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llmrec_kernels.recommenders.saving import Helpers
 
 ON_UNKNOWN = ("popular", "raise")
-SCORES_AT_ONCE = 1 << 22  # 16 MB of them: users are answered in blocks, never all at once
+SCORES_AT_ONCE = 1 << 20  # 4 MB of them: users are answered in blocks, never all at once
 
 Learned = TypeVar("Learned")
 # Histories and each one's items to the scores of these, [nnz], and which histories say something.
@@ -251,14 +251,19 @@ class Recommender(ABC, Generic[Learned]):
             known.users.known_codes("users", asked)
         k = min(k, len(known.items))
         filters = Filters.of(known.items, len(asked), allow, exclude)
-        answers = []
+        # All that stays is set apart first: pieces that stay between large ones that go would keep
+        # the system from having the memory of those back.
+        shape = (len(asked), k)
+        topk = TopK(torch.empty(shape, dtype=torch.float32), torch.empty(shape, dtype=torch.int64))
+        meant = torch.empty(len(asked), dtype=torch.bool)
         for block in self._blocks(len(asked)):
             histories = known.history.of(codes[block])
             some = filters.of_users(torch.arange(block.start, block.stop))
             if filter_seen:
                 some = some.hiding(histories)
-            answers.append(self._answer(histories, k, some))
-        return self._recommendations(asked, answers)
+            best, meant[block] = self._answer(histories, k, some)
+            topk.scores[block], topk.ids[block] = best
+        return self._recommendations(asked, topk, meant)
 
     def recommend_from_history(
         self, item_ids: ArrayLike, ratings: ArrayLike | None = None, k: int = 10
@@ -298,7 +303,7 @@ class Recommender(ABC, Generic[Learned]):
         history = self._history("item_ids", item_ids, ratings)
         k = min(checks.positive_int("k", k), len(known.items))
         filters = Filters(None, None).hiding(history)
-        return self._recommendations([None], [self._answer(history, k, filters)])
+        return self._recommendations([None], *self._answer(history, k, filters))
 
     def recommend_from_text(
         self, text: str, k: int = 10, *, liked: ArrayLike = ()
@@ -352,7 +357,7 @@ class Recommender(ABC, Generic[Learned]):
         history = self._history("liked", liked, None)
         filters = Filters(None, None).hiding(history)
         answer = self._filled(self._text_top(text, history, k, filters), k, filters)
-        return self._recommendations([None], [answer])
+        return self._recommendations([None], *answer)
 
     def similar_items(self, items: ArrayLike, k: int = 10) -> SimilarItems:
         """Find the k items most like each of some items.
@@ -664,20 +669,15 @@ class Recommender(ABC, Generic[Learned]):
             scores[rest], places[rest] = popular.scores, popular.ids
         return TopK(scores, places), meant
 
-    def _recommendations(
-        self, asked: list[Any], answers: list[tuple[TopK, Tensor]]
-    ) -> Recommendations:
-        """The answers of all blocks, under the caller's ids."""
-        none = torch.empty(0, 1)
-        scores = torch.cat([none, *(topk.scores for topk, _ in answers)][bool(answers) :]).numpy()
-        places = torch.cat([none.long(), *(topk.ids for topk, _ in answers)][bool(answers) :])
-        known = [one for _, meant in answers for one in meant.tolist()]
-        found = (places >= 0).numpy()
+    def _recommendations(self, asked: list[Any], topk: TopK, meant: Tensor) -> Recommendations:
+        """Answers under the caller's ids."""
+        scores, places = topk.scores.numpy(), topk.ids.numpy()
+        found = places >= 0
         ranks = np.broadcast_to(np.arange(1, found.shape[1] + 1), found.shape)
         return Recommendations(
             id_array(asked).repeat(found.sum(1)),
-            self._ready().items.take(places.numpy()[found]),
+            self._ready().items.take(places[found]),
             scores[found],
             ranks[found],
-            tuple(one for one, meant in zip(asked, known, strict=True) if not meant),
+            tuple(one for one, known in zip(asked, meant.tolist(), strict=True) if not known),
         )

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from inspect import isabstract
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -102,7 +103,7 @@ def class_named(name: str) -> type[Recommender[Any]]:
     from llmrec_kernels import recommenders
 
     found = getattr(recommenders, name, None)
-    if not (isinstance(found, type) and issubclass(found, Recommender)):
+    if not (isinstance(found, type) and issubclass(found, Recommender)) or isabstract(found):
         raise ModelFormatError(f"the model is of the class {name!r}, which this version has not")
     return found
 
@@ -178,17 +179,21 @@ def _body(folder: Path) -> dict[str, Any]:
     try:
         body = json.loads(text)
         named = body.pop("format"), body.pop("version")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelFormatError(f"{path} is damaged or not a model's: {error!r}") from error
     if named[0] != FORMAT:
         raise ModelFormatError(f"{path} has the format {named[0]!r}; expected {FORMAT!r}")
-    if type(named[1]) is not int or named[1] > VERSION:
+    if type(named[1]) is not int or named[1] < 1:
+        raise ModelFormatError(f"{path} is of version {named[1]!r}; expected 1 to {VERSION}")
+    if named[1] > VERSION:
         raise ModelFormatError(
             f"{path} is of version {named[1]!r}, and this llmrec_kernels reads up to {VERSION}: "
             "install a newer one"
         )
     checksum = body.pop("checksum", None)
-    if disk.checksum(_canonical({"format": named[0], "version": named[1]} | body)) != checksum:
+    with _as_damage(path):
+        canonical = _canonical({"format": named[0], "version": named[1]} | body)
+    if disk.checksum(canonical) != checksum:
         raise ModelFormatError(f"{path} is damaged: its checksum is not that of its text")
     return dict(body)
 
@@ -211,8 +216,12 @@ def _numbers(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _as_damage(path: Path) -> Iterator[None]:
-    """Say of a model that names what is not there that it is damaged."""
+    """Say of a model that no `save` wrote, though its checksums are right, that it is damaged."""
     try:
         yield
-    except (KeyError, IndexError, SafetensorError) as error:
-        raise ModelFormatError(f"{path} does not fit its numbers: {error!r}") from error
+    except ModelFormatError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise ModelFormatError(
+            f"{path} is damaged, or does not fit its numbers: {error!r}"
+        ) from error
