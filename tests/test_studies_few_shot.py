@@ -300,8 +300,8 @@ def test_findings_name_who_is_better_than_popularity():
     told = findings(estimates(values, "NDCG@10"), beyond, gains)
     line = next(one for one in told.splitlines() if one.startswith("- 1 like:"))
     assert "best is good" in line
-    assert "popular: good;" in line
-    assert "worse: bad." in line
+    assert "above: good;" in line
+    assert "below: bad." in line
 
 
 def test_a_film_sentence_leaves_out_what_is_not_known():

@@ -10,7 +10,7 @@ candidates and the same relevant items, and differ in nothing but what the recom
 
 Nobody in the public data wrote a sentence. One is made for each user from what the first ten likes
 have in common, as a stand-in for what this user would type. It knows nothing of the likes that a
-list should have, but more than the first like or two, and the tables say so.
+list should have, but more than the first like or two say.
 
 Source: D. Liang et al., Variational autoencoders for collaborative filtering, WWW 2018 ("strong
 generalization": users held out whole, one part of each history to know them by, one to predict).
@@ -311,8 +311,8 @@ def _hybrid(task: Task, encoder: Encodes, settings: Settings) -> HybridRecommend
 # By the names of the tables, in their order.
 _MADE: dict[str, Callable[[Task, Encodes, Settings], Recommender[Any]]] = {
     "popularity": lambda task, encoder, settings: PopularityRecommender(),
-    "content, text": lambda task, encoder, settings: ContentRecommender(encoder),
-    "content, text and features": lambda task, encoder, settings: ContentRecommender(
+    "content (text)": lambda task, encoder, settings: ContentRecommender(encoder),
+    "content (text and features)": lambda task, encoder, settings: ContentRecommender(
         _features(task, encoder)
     ),
     "item neighbours": lambda task, encoder, settings: ItemKNNRecommender(

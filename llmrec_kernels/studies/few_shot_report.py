@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,38 +214,39 @@ def _choices(tried: Tried) -> pd.DataFrame:
     return pd.DataFrame(rows, index=list(tried), columns=["tried", "chosen"])
 
 
+_CAVEATS = """\
+“Above” and “below” are those whose 95% interval lies off 0, each by itself: of twenty that differ \
+in nothing, one would. The sentence is a stand-in, made of ten likes, where a person would write \
+what is on their mind. Settings are one for all columns, from a short list; one at its end might \
+be better beyond."""
+
+
 def findings(found: Estimates, beyond: Estimates, gains: Estimates) -> str:
-    """Say which recommender is best, who is better than popularity, and whom a sentence helps."""
-    lines = [f"What is popular has NDCG@10 {_short(found[FLOOR, QUESTIONS[0].label].mean)}."]
+    """Say which recommender is best, who is above popularity, and whom a sentence helps."""
+    lines = [f"What is popular has NDCG@10 {_short(found[FLOOR, QUESTIONS[0].label].mean)}.\n"]
     for question in QUESTIONS[1:]:
         answers = _of(found, question.label)
         best = max(answers, key=lambda name: answers[name].mean)
-        above = _named(one for one, answer in _of(beyond, question.label).items() if answer.low > 0)
-        below = _named(
-            one for one, answer in _of(beyond, question.label).items() if answer.high < 0
-        )
         lines.append(
             f"- {question.label.capitalize()}: best is {best} ({_short(answers[best].mean)}). "
-            f"Surely better than what is popular: {above}; surely worse: {below}."
+            f"Against what is popular, {_sides(_of(beyond, question.label))}."
         )
     for first, second in PAIRS:
-        answers = _of(gains, f"{first} → {second}")
-        above = _named(one for one, answer in answers.items() if answer.low > 0)
-        below = _named(one for one, answer in answers.items() if answer.high < 0)
-        lines.append(
-            f"- {second.capitalize()}, not {first}: surely better for {above}; surely worse for "
-            f"{below}."
-        )
-    return "\n".join([lines[0], "", *lines[1:], "", "“Surely”: the 95% interval is off 0."])
+        sides = _sides(_of(gains, f"{first} → {second}"))
+        lines.append(f"- {second.capitalize()}, against {first}: {sides}.")
+    return "\n".join([*lines, "", _CAVEATS])
+
+
+def _sides(answers: dict[str, Estimate]) -> str:
+    """Whose difference is off 0."""
+    above = ", ".join(name for name, one in answers.items() if one.low > 0)
+    below = ", ".join(name for name, one in answers.items() if one.high < 0)
+    return f"above: {above or 'none'}; below: {below or 'none'}"
 
 
 def _of(found: Estimates, column: str) -> dict[str, Estimate]:
     """The estimates of one column, by recommender."""
     return {name: one for (name, other), one in found.items() if other == column}
-
-
-def _named(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def draw(found: Estimates) -> Figure:
