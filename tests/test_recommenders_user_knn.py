@@ -124,7 +124,9 @@ def test_what_one_user_takes_counts_at_once_for_all(data, news, feedback):
     changed = both.copy()
     changed[: len(data.ratings)] *= both[: len(data.ratings)] != data.ratings
     late = table(changed)
-    model = data.fit(UserKNNRecommender(2, 0.5, feedback=feedback))
+    model = data.fit(
+        UserKNNRecommender(2 if feedback == "implicit" else 1000, 0.5, feedback=feedback)
+    )
     frame = late.frame()
     model.update(
         frame.assign(item=[after.items[late.items.index(one)] for one in frame.item], timestamp=99)
@@ -149,7 +151,7 @@ def test_what_one_user_takes_counts_at_once_for_all(data, news, feedback):
             own = after.taken[u]
             users[u] = (both[u] - mean - items)[own].sum() / (5 + own.sum())
             rest[u, own] = (both[u] - mean - users[u] - items)[own]
-        similar = near(rest, 2, 0.5)
+        similar = near(rest, 1000, 0.5)
         given = data.ratings[data.taken] if data.taken.any() else np.zeros(1)
         for u in np.flatnonzero(after.taken.any(axis=1)):
             for i in range(both.shape[1]):
