@@ -99,29 +99,6 @@ def test_weights_that_are_fixed_do_not_move():
     assert (replay.replayed(model, task(), 60, 300).weights == [1.0, 0.3]).all(axis=None)
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_a_batch_moves_the_weights_as_the_formula_says(batch):
-    """Against the formula of `hybrid.py`, for one user with one item of the history."""
-    parts, rate, item_frame = {"guesses": guesses(), "knows": knows()}, 0.4, task().items
-    seen = pd.DataFrame({"user": [1], "item": [3]})
-    model = adaptive(parts, rate=rate, weights={"knows": 3.0}).fit(seen, item_frame)
-    news = pd.DataFrame({"user": [1] * batch, "item": [5, 20, 6, 33, 7][:batch]})
-    unseen = np.arange(N_ITEMS) != 3
-    z = np.empty((2, N_ITEMS))
-    for row, part in enumerate((guesses(), knows())):
-        said = part.fit(seen, item_frame).score([1] * N_ITEMS, range(N_ITEMS)).astype(float)
-        z[row] = (said - said[unseen].mean()) / said[unseen].std()
-    weights = np.array([1.0, 3.0])
-    for item in news["item"]:
-        likely = np.where(unseen, np.exp(weights @ z / 4), 0.0)
-        error = z @ (likely / likely.sum()) - z[:, item]
-        mean = weights @ error / 4
-        weights = weights * 2 / (1 + np.exp(-rate * (mean - error)))
-        weights = weights * 4 / weights.sum()
-    model.update(news)
-    assert np.allclose(list(model.current_weights.values()), weights, rtol=1e-4)
-
-
 class Recording(PopularityRecommender):
     """Notes what it is asked and told, in order."""
 
@@ -184,7 +161,9 @@ def test_weights_are_noted_after_each_batch():
     model = adaptive({"guesses": guesses(), "knows": knows()})
     found = replay.replayed(model, task(), 60, 85, batch=10)
     assert found.weights.index.tolist() == [0, 10, 20, 25]
-    assert found.last_weights() == model.current_weights
+    assert found.weights.iloc[-1].to_dict() == model.current_weights
+    later = (found.weights.loc[20] + found.weights.loc[25]) / 2
+    assert found.settled_weights() == pytest.approx(later.to_dict())
 
 
 def test_items_with_few_interactions_are_left_out_and_time_decides():
@@ -200,8 +179,10 @@ def test_costs_have_a_row_a_model_and_a_column_a_batch_and_size():
     makes = {"popularity": PopularityRecommender, "items": ItemKNNRecommender}
     costs = replay.update_costs(task(), makes, sizes=(50, 100), batches=(1, 3))
     assert costs.columns.tolist() == ["1 on 50", "1 on 100", "3 on 50", "3 on 100"]
-    assert costs.index.tolist() == ["popularity", "items"]
-    assert (costs.map(lambda text: int(text.replace(",", ""))) > 0).all(axis=None)
+    assert costs.index.tolist() == ["popularity", "items", replay.LENGTHS]
+    # Each user has six events in a row: those from the 51st on find from 0 to 5 before them.
+    assert costs.loc[replay.LENGTHS, "1 on 50"] == "2"
+    assert (costs[:2].map(lambda text: int(text.replace(",", ""))) > 0).all(axis=None)
 
 
 def test_an_update_does_no_work_in_proportion_to_the_model(monkeypatch):
@@ -233,12 +214,18 @@ def test_the_study_compares_the_adaptive_hybrid_with_the_others(tmp_path, monkey
     )
     choice, quality, paired, costs = (table.frame for table in study.tables)
     assert choice.index.tolist() == ["β = 0.05", "β = 0.2"]
-    assert quality.index.tolist() == [replay.ADAPTIVE, replay.EQUAL, replay.HELD, *parts]
+    assert quality.index.tolist() == [
+        replay.ADAPTIVE,
+        replay.EQUAL,
+        replay.MEAN,
+        replay.LAST,
+        *parts,
+    ]
     assert paired.index.tolist() == quality.index.tolist()[1:]
     assert quality[replay.NDCG]["knows"] > quality[replay.NDCG]["guesses"] + 0.1
     gain = quality[replay.NDCG][replay.ADAPTIVE] - quality[replay.NDCG]["guesses"]
-    assert paired[replay.NDCG]["guesses"].startswith(f"{gain:+.4f} (")
-    assert costs.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE]
+    assert paired[replay.NDCG]["guesses"].startswith(f"{gain:+.4f} (".replace("0.", ".", 1))
+    assert costs.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE, replay.LENGTHS]
     assert "720 ratings of the 48 items" in study.protocol
     assert "on knows" in study.findings
     study.write_pictures(tmp_path)

@@ -6,9 +6,9 @@ each is predicted, then learned from with `update` (`evaluation/prequential.py`)
 go through the adaptive hybrid, through the same hybrid with fixed weights, and through each part
 alone, so that all differences are of the models and can be compared user by user.
 
-The rate at which weights move, β, is chosen on an earlier stretch of time. So is the second fixed
-hybrid, whose weights are those that the adaptive one ended that stretch with: it shows whether to
-go on learning is worth more than to have learned once.
+The rate at which weights move, β, is chosen on an earlier stretch of time. Two more fixed hybrids
+have weights that the adaptive one came to in that stretch: they show whether to go on learning is
+worth more than to have learned once.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from llmrec_kernels.recommenders import (
 )
 from llmrec_kernels.studies import models
 from llmrec_kernels.studies import replay_report as report
-from llmrec_kernels.studies.replay_report import ADAPTIVE, EQUAL, HELD, HR, NDCG, K, Replayed
+from llmrec_kernels.studies.replay_report import ADAPTIVE, EQUAL, HR, LAST, MEAN, NDCG, K, Replayed
 from llmrec_kernels.studies.study import Picture, Study, Table
 
 MIN_RATINGS = 5  # of a film: the others cannot be recommended, and their ratings are left out
 FITTED, CHOSEN = 0.5, 0.65  # the shares of the events that end the first fit, and the choice
-RATES = (0.01, 0.03, 0.1)
+RATES = (0.03, 0.1, 0.3)
 BATCH = 20  # events that are predicted before the models learn from them
 WINDOW = 3000  # events that a moving mean goes back
 
 SIZES = (10_000, 30_000, 80_000)  # interactions that a model is fitted on before it is timed
 BATCHES = (1, 10, 100)
 REPEATS = 20  # of which the median counts
+LENGTHS = "items in these users' histories"
 
 Parts = Mapping[str, models.Make]
 
@@ -133,11 +134,11 @@ def study_of(
     ends = [int(share * len(task.events)) for share in (FITTED, CHOSEN)]
     choice = {rate: replayed(_hybrid(parts, rate=rate), task, *ends, batch=batch) for rate in rates}
     best = max(rates, key=lambda rate: choice[rate].result[NDCG])
-    learned = choice[best].last_weights()
     contest: dict[str, Recommender[Any]] = {
         ADAPTIVE: _hybrid(parts, rate=best),
         EQUAL: _hybrid(parts),
-        HELD: _hybrid(parts, weights=learned),
+        MEAN: _hybrid(parts, weights=choice[best].settled_weights()),
+        LAST: _hybrid(parts, weights=choice[best].last_weights()),
         **{name: make() for name, make in parts.items()},
     }
     end = len(task.events)
@@ -156,13 +157,15 @@ def study_of(
         "Feedback: a replay in the order of time",
         _protocol(task, ends, rates, batch),
         [
-            Table(report.choice_caption(choice, best, learned), report.choice_frame(choice)),
+            Table(report.choice_caption(choice, best), report.choice_frame(choice)),
             Table("**All replayed events.**", report.quality(found), decimals=4),
             Table(f"**{ADAPTIVE.capitalize()} less each other one.**", report.differences(paired)),
             Table(_costs_caption(sizes), costs),
         ],
         [
-            Picture("replay-weights", "Weights over time", lambda: report.draw_weights(weights)),
+            Picture(
+                "replay-weights", "Weights over time", lambda: report.draw_weights(weights, window)
+            ),
             Picture(
                 "replay-quality", "Quality over time", lambda: report.draw_quality(found, window)
             ),
@@ -223,9 +226,10 @@ def update_costs(
     -------
     pandas.DataFrame
         Microseconds an event, the median over batches, as text: a row a model; a column for each
-        length of batch and size.
+        length of batch and size. Last, how many items the histories of a batch's users have.
     """
     rows: dict[str, dict[str, str]] = {}
+    lengths: dict[str, str] = {}
     for name, make in makes.items():
         rows[name] = {}
         for size in sizes:
@@ -236,10 +240,25 @@ def update_costs(
                     _seconds(model.update, task.events[start : start + batch])
                     for start in range(at, stop, batch)
                 ]
-                rows[name][f"{batch} on {size:,}"] = f"{1e6 * np.median(taken) / batch:,.0f}"
+                column = f"{batch} on {size:,}"
+                rows[name][column] = f"{1e6 * np.median(taken) / batch:,.0f}"
+                lengths[column] = f"{_changed(task.events, at, stop, batch):,.0f}"
                 at = stop
     order = [f"{batch} on {size:,}" for batch in batches for size in sizes]
-    return pd.DataFrame.from_dict(rows, orient="index")[order]
+    return pd.DataFrame.from_dict(rows | {LENGTHS: lengths}, orient="index")[order]
+
+
+def _changed(events: pd.DataFrame, begin: int, end: int, batch: int) -> float:
+    """Items in the histories of the users of a batch, the median over batches."""
+    user = events["user"].to_numpy()
+    return float(
+        np.median(
+            [
+                np.isin(user[:start], user[start : start + batch]).sum()
+                for start in range(begin, end, batch)
+            ]
+        )
+    )
 
 
 def _seconds(update: Callable[[pd.DataFrame], Any], events: pd.DataFrame) -> float:
@@ -288,9 +307,10 @@ def _protocol(task: Task, ends: Sequence[int], rates: Sequence[float], batch: in
         f"{', '.join(f'{rate:g}' for rate in rates)} with the best NDCG@{K} over the next "
         f"{chosen - fitted:,}. The report is of models fitted on the first {chosen:,} and replayed "
         "on the rest, which no choice has seen. The adaptive hybrid begins with equal weights; "
-        f'"{HELD}" has those that the adaptive one ended the choice with. Intervals are of 95%, '
-        "of users drawn with all their events; differences are paired by user. No model here "
-        "draws anything at random.\n\n"
+        f'"{MEAN}" has the mean of its weights over the later half of the choice, "{LAST}" those '
+        "that it ended the choice with. "
+        "Intervals are of 95%, of users drawn with all their events; differences are paired by "
+        "user. No model here draws anything at random.\n\n"
         "**Parts.** Popularity; content (MiniLM on title, year and genres, centred, the newest "
         "items of a history count most: half-life 5); item neighbours and EASE (λ = 500), both "
         "with half-life 5; user neighbours. Similarities of items and EASE's weights stay as "
@@ -303,5 +323,6 @@ def _costs_caption(sizes: Sequence[int]) -> str:
         "**What `update` costs**, in microseconds an event (median of "
         f"{REPEATS} batches): batches of {', '.join(map(str, BATCHES))} events on models fitted on "
         f"{', '.join(f'{size:,}' for size in sizes)} interactions. A call costs something of its "
-        "own, which a batch shares out."
+        "own, which a batch shares out, and each history that it changes is written anew: the last "
+        "row says how many items these have, all together, in a batch."
     )

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 K = 10
 HR, NDCG = f"HR@{K}", f"NDCG@{K}"
-ADAPTIVE, EQUAL, HELD = "adaptive hybrid", "fixed hybrid, equal", "fixed hybrid, learned before"
+ADAPTIVE, EQUAL = "adaptive hybrid", "fixed hybrid, equal"
+MEAN, LAST = "fixed hybrid, earlier mean", "fixed hybrid, earlier last"
+
+_NAMED = {
+    EQUAL: "the fixed hybrid with equal weights",
+    MEAN: "the one with the mean of the weights of the earlier stretch",
+    LAST: "the one with the weights that the earlier stretch ended with",
+}
 
 Pairs = Mapping[tuple[str, str], PairedComparison]  # by the other model, and the metric
 
@@ -30,22 +37,30 @@ class Replayed(NamedTuple):
         """The weight of each part after the last event."""
         return dict(zip(self.weights.columns, self.weights.iloc[-1].tolist(), strict=True))
 
+    def settled_weights(self) -> dict[str, float]:
+        """The weight of each part, the mean over the later half of the batches."""
+        mean = self.weights.iloc[len(self.weights) // 2 :].mean()
+        return dict(zip(self.weights.columns, mean.tolist(), strict=True))
 
-def choice_caption(
-    choice: Mapping[float, Replayed], best: float, learned: Mapping[str, float]
-) -> str:
-    """Say which rate was chosen, and what weights it ended with."""
-    ended = ", ".join(f"{name} {weight:.2f}" for name, weight in learned.items())
+
+def choice_caption(choice: Mapping[float, Replayed], best: float) -> str:
+    """Say which rate was chosen, and what weights it came to."""
+
+    def told(weights: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+
+    one = choice[best]
     return (
-        f"**The choice of β**, on {len(next(iter(choice.values())).result.events):,} earlier "
-        f"events: {best:g}. Its weights in the end: {ended}."
+        f"**The choice of β**, on {one.result.n_events:,} earlier events: {best:g}. Its weights, "
+        f"the mean over the later half: {told(one.settled_weights())}; the last: "
+        f"{told(one.last_weights())}."
     )
 
 
 def choice_frame(choice: Mapping[float, Replayed]) -> pd.DataFrame:
     """Give the quality with each rate."""
     rows = {
-        f"β = {rate:g}": {label: f"{one.result[label]:.4f}"[1:] for label in (HR, NDCG)}
+        f"β = {rate:g}": {label: _short(one.result[label]) for label in (HR, NDCG)}
         for rate, one in choice.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -58,7 +73,8 @@ def quality(found: Mapping[str, Replayed]) -> pd.DataFrame:
         rows[name] = {}
         for label in (HR, NDCG):
             low, high = one.result.interval(label)
-            rows[name] |= {label: one.result[label], f"{label}, 95%": f"{low:.4f} to {high:.4f}"}
+            told = f"{_short(low)} to {_short(high)}"
+            rows[name] |= {label: one.result[label], f"{label}, 95%": told}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -66,8 +82,7 @@ def differences(paired: Pairs) -> pd.DataFrame:
     """Give what the adaptive hybrid has more than each other model, user by user."""
     rows: dict[str, dict[str, str]] = {}
     for (other, label), one in paired.items():
-        told = f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
-        rows.setdefault(other, {}).update({label: told, f"{label}, p": f"{one.p:.4f}"})
+        rows.setdefault(other, {}).update({label: _told(one), f"{label}, p": _short(one.p)})
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -77,18 +92,21 @@ def findings(found: Mapping[str, Replayed], paired: Pairs) -> str:
     def against(other: str) -> str:
         one = paired[other, NDCG]
         verb = "beats" if one.low > 0 else "loses to" if one.high < 0 else "does not differ from"
-        return f"{verb} {other} ({one.difference:+.4f}, {one.low:+.4f} to {one.high:+.4f})"
+        return f"{verb} {_NAMED.get(other, other)}, {_told(one)}"
 
-    weights = found[ADAPTIVE].last_weights()
+    weights = found[ADAPTIVE].settled_weights()
     best = max(weights, key=lambda name: found[name].result[NDCG])
     most, least = max(weights, key=weights.__getitem__), min(weights, key=weights.__getitem__)
     total = sum(weights.values())
     return (
-        f"By NDCG@{K} the {ADAPTIVE} {against(EQUAL)}, {against(HELD)}, and {against(best)}, the "
-        f"best part alone. Its weights end with {weights[most] / total:.0%} on {most} and "
-        f"{weights[least] / total:.0%} on {least}. A weight says what a part adds to the others, "
-        "not how good it is alone: a part that is weak alone but unlike the others can have much "
-        "of it, and one that says what others say already has little.\n\n"
+        f"By NDCG@{K} the {ADAPTIVE} {against(best)}, the best part alone; it {against(EQUAL)}; "
+        f"it {against(MEAN)}; and it {against(LAST)}. Fixed weights that are as good may exist, "
+        "and without the replay nobody knows which. Over the later half its weights are "
+        f"{weights[most] / total:.0%} on {most} and {weights[least] / total:.0%} on {least}, in "
+        "the mean; from event to event they swing, the more the larger β is. A weight says what a "
+        "part adds to the others, not how good it is alone: a part that is weak alone but unlike "
+        "the others can have much of it, and one that says what others say already has little."
+        "\n\n"
         "`update` of every part and of the fixed hybrid costs in proportion to the events and to "
         "the histories of their users, whatever the model was fitted on. The adaptive hybrid asks "
         "its parts once for each user in a batch before it learns, so an event costs it about as "
@@ -97,15 +115,30 @@ def findings(found: Mapping[str, Replayed], paired: Pairs) -> str:
     )
 
 
-def draw_weights(weights: pd.DataFrame) -> Figure:
-    """Draw the share of each part in the weights, over the events replayed."""
+def _told(one: PairedComparison) -> str:
+    return f"{_short(one.difference, '+')} ({_short(one.low, '+')} to {_short(one.high, '+')})"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """A number below 1 as the tables print it, without the zero before the point."""
+    return f"{value:{sign}.4f}".replace("0.", ".", 1)
+
+
+def draw_weights(weights: pd.DataFrame, window: int) -> Figure:
+    """Draw the share of each part in the weights, over the events replayed.
+
+    Faint lines are the shares themselves, the others their means over a window of events.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     shares = weights.div(weights.sum(axis=1), axis=0)
+    batch = max(1, shares.index[-1] // max(1, len(shares) - 1))
+    means = shares.rolling(max(1, window // batch), min_periods=1).mean()
     for number, name in enumerate(shares.columns):
-        axes.plot(shares.index, shares[name], label=name, color=f"C{number}")
+        axes.plot(shares.index, shares[name], color=f"C{number}", linewidth=0.3, alpha=0.4)
+        axes.plot(means.index, means[name], color=f"C{number}", label=name)
     axes.set_ylabel("share of the weights")
     axes.set_ylim(bottom=0)
     _finish(axes)
@@ -119,7 +152,8 @@ def draw_quality(found: Mapping[str, Replayed], window: int) -> Figure:
 
     figure = Figure(figsize=(9, 7), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
-    hybrids = {ADAPTIVE: ("black", "-"), EQUAL: ("black", "--"), HELD: ("black", ":")}
+    hybrids = {ADAPTIVE: ("black", "-"), EQUAL: ("black", "--")}
+    hybrids |= {MEAN: ("black", "-."), LAST: ("black", ":")}
     parts = [name for name in found if name not in hybrids]
     styles = hybrids | {name: (f"C{number}", "-") for number, name in enumerate(parts)}
     for axes, label in zip(panels, (HR, NDCG), strict=True):
