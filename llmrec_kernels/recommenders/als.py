@@ -58,7 +58,7 @@ class ALSRecommender(VectorRecommender[Factors]):
     sweeps : int
         Turns of users, then items.
     seed : int
-        Of the numbers to begin with.
+        Of the numbers to begin with; at least 0.
 
     Examples
     --------
@@ -90,6 +90,8 @@ class ALSRecommender(VectorRecommender[Factors]):
             raise ValueError(f"alpha is {alpha}; expected at least 0")
         self.sweeps = checks.positive_int("sweeps", sweeps)
         self.seed = checks.integer("seed", seed)
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {seed}; expected at least 0 and less than 2**63")
 
     def explain(self, user: Any, item: Any) -> Explanation:
         """Say how much each item of a user's history gives to the score of an item.

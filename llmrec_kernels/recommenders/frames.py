@@ -100,6 +100,9 @@ def _require(name: str, frame: Any, *columns: str) -> None:
         if column not in frame.columns:
             held = ", ".join(map(str, frame.columns)) or "none"
             raise ValueError(f"{name} has no column {column}; its columns are {held}")
+        times = list(frame.columns).count(column)
+        if times > 1:
+            raise ValueError(f"{name} has {times} columns {column}; expected one")
 
 
 def _numbers(frame: pd.DataFrame, column: str, default: float) -> NDArray[np.float64]:
