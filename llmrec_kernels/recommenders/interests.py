@@ -61,16 +61,33 @@ def interests_of(items: PackedItems, bags: Bags, count: int) -> Bags:
     starts = _starts(items, places, weight, owner, len(counts), count)
     similar = [_cosines(items, items.data[one.clip(0)], places, owner) for one in starts]
     cluster = _argmax(similar, starts, owner)
+    moving = np.ones(len(counts), dtype=bool)  # users whose clusters are not settled yet
     for _ in range(_SWEEPS):
-        bag = _bags(places, weight, owner * count + cluster, len(counts) * count)
-        centres = bag.pooled(items.data).view(len(counts), count, -1)
-        filled = np.diff(bag.offsets).reshape(-1, count) > 0
-        similar = [_cosines(items, centres[:, one], places, owner) for one in range(count)]
-        moved = _argmax(similar, np.where(filled, 0, -1).T, owner)
-        if (moved == cluster).all():
+        part = np.flatnonzero(moving[owner])
+        if not len(part):
             break
-        cluster = moved
+        moved = _reassigned(items, places[part], weight[part], owner[part], cluster[part], count)
+        moving[:] = False
+        moving[owner[part][moved != cluster[part]]] = True
+        cluster[part] = moved
     return _repeated(_bags(places, weight, owner * count + cluster, len(counts) * count), count)
+
+
+def _reassigned(
+    items: PackedItems,
+    places: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    count: int,
+) -> NDArray[np.int64]:
+    """The nearest cluster of each place, by the centres that the clusters have now."""
+    users, owner = np.unique(owner, return_inverse=True)
+    bags = _bags(places, weight, owner * count + cluster, len(users) * count)
+    centres = bags.pooled(items.data).view(len(users), count, -1)
+    filled = np.diff(bags.offsets).reshape(-1, count) > 0
+    similar = [_cosines(items, centres[:, one], places, owner) for one in range(count)]
+    return _argmax(similar, np.where(filled, 0, -1).T, owner)
 
 
 def _starts(
@@ -84,7 +101,7 @@ def _starts(
     """Where the clusters of each user begin, [count, users]; -1 where there is nothing left."""
     starts = np.full((count, users), -1, dtype=np.int64)
     # A cluster may begin at an item of which nothing is known only where there is no other.
-    known = items.data[torch.from_numpy(places)].any(dim=1).numpy()
+    known = items.data.any(dim=1).numpy()[places]
     nearest = np.where(known, -np.inf, np.inf)
     for turn in range(count):
         wish = weight * known if turn == 0 else -nearest
