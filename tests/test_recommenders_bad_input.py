@@ -10,6 +10,7 @@ import pytest
 import torch
 from recommender_cases import (
     N_ITEMS,
+    N_USERS,
     RECOMMENDERS,
     VECTORS,
     Letters,
