@@ -2,7 +2,8 @@
 
 from llmrec_kernels.recommenders.aligned import AlignedRecommender
 from llmrec_kernels.recommenders.als import ALSRecommender
-from llmrec_kernels.recommenders.base import Recommender, UnsupportedError
+from llmrec_kernels.recommenders.answering import UnsupportedError
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.content import ContentRecommender
 from llmrec_kernels.recommenders.ease import EASERecommender
 from llmrec_kernels.recommenders.features import FeatureEncoder

@@ -34,7 +34,7 @@ from torch.nn.functional import normalize
 
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.recommenders import space
-from llmrec_kernels.recommenders.base import Given
+from llmrec_kernels.recommenders.answering import Given
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import History, Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list

@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from llmrec_kernels.ops import PackedItems, checks, pack
-from llmrec_kernels.recommenders.base import Given
+from llmrec_kernels.recommenders.answering import Given
 from llmrec_kernels.recommenders.history import Lists, as_rows, sparse
 from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.results import Explanation

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders import ranking
-from llmrec_kernels.recommenders.base import Given, Recommender
+from llmrec_kernels.recommenders.answering import Given
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.filters import Filters
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.ids import id_list

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders import fusion
-from llmrec_kernels.recommenders.base import Fitted, Given, Recommender
+from llmrec_kernels.recommenders.answering import Fitted, Given
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.history import Change, Lists
 from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.results import Explanation

@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from llmrec_kernels.ops import TopK, checks
-from llmrec_kernels.recommenders.base import Fitted, Given
+from llmrec_kernels.recommenders.answering import Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
 from llmrec_kernels.recommenders.history import Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list

@@ -12,7 +12,8 @@ from torch import Tensor
 from llmrec_kernels.ops import checks
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import ranking
-from llmrec_kernels.recommenders.base import Learned, Recommender
+from llmrec_kernels.recommenders.answering import Learned
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.history import Lists
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmrec_kernels.recommenders.base import Given, Recommender
+from llmrec_kernels.recommenders.answering import Given
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.vectors import VectorRecommender
 

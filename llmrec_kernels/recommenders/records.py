@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llmrec_kernels.encoders import TextEncoder
 from llmrec_kernels.ops import PackedItems, pack
-from llmrec_kernels.recommenders.base import UnsupportedError
+from llmrec_kernels.recommenders.answering import UnsupportedError
 from llmrec_kernels.recommenders.features import FeatureEncoder
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from llmrec_kernels.recommenders.base import SCORES_AT_ONCE, Fitted, Given
+from llmrec_kernels.recommenders.answering import SCORES_AT_ONCE, Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
 from llmrec_kernels.recommenders.history import Change, Lists, sparse
 from llmrec_kernels.recommenders.ids import id_list

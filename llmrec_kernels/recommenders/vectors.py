@@ -17,7 +17,8 @@ from torch import Tensor
 from llmrec_kernels.ops import TopK, candidate_scores, checks, cosine_topk
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import ranking
-from llmrec_kernels.recommenders.base import Learned, Recommender
+from llmrec_kernels.recommenders.answering import Learned
+from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.filters import Filters
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.ids import id_list
