@@ -1,5 +1,7 @@
 """Splits: nothing of the test is in train, nothing is lost, and time runs forward."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -307,7 +309,14 @@ def test_splits_of_movielens_have_the_sizes_of_the_protocols():
         (lambda f: ratio_split(f[["user"]]), "interactions has no column timestamp"),
         (lambda f: ratio_split(f, 0.0), "test_ratio must lie between 0 and 1; got 0.0"),
         (lambda f: ratio_split(f, 1.0), "test_ratio must lie between 0 and 1; got 1.0"),
-        (lambda f: ratio_split(f, float("nan")), "test_ratio must lie"),
+        (lambda f: ratio_split(f, float("nan")), "test_ratio is nan; expected a finite number"),
+        (lambda f: ratio_split(f, by="random", seed=-1), "seed is -1; expected at least 0"),
+        (lambda f: random_split(f, 0.5, seed=-1), "seed is -1; expected at least 0"),
+        (lambda f: k_fold(f, 2, seed=-1), "seed is -1; expected at least 0"),
+        (
+            lambda f: cold_user_split(f, test_ratio=0.5, seed=-1),
+            "seed is -1; expected at least 0",
+        ),
         (lambda f: ratio_split(f, by="item"), "by must be 'time' or 'random'; got 'item'"),
         (lambda f: cold_item_split(f[["user"]], [1]), "interactions has no column item"),
         (lambda f: cold_item_split(f, 336), "held_out must be a 1-D array of item ids; got 336"),
@@ -318,3 +327,46 @@ def test_what_cannot_be_split_is_refused(split, message):
     frame = pd.DataFrame({"user": [1, 1], "item": [7, 8], "timestamp": [1, 2]})
     with pytest.raises(ValueError, match=message):
         split(frame)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        leave_last_out,
+        ratio_split,
+        lambda f: time_split(f, at="9"),
+        lambda f: time_split(f, test_ratio=0.5),
+        lambda f: cold_user_split(f, [1], history=1),
+    ],
+)
+def test_timestamps_that_are_text_are_refused_since_10_would_come_before_9(split):
+    frame = pd.DataFrame({"user": [1, 1], "item": [7, 8], "timestamp": ["9", "10"]})
+    message = "interactions has timestamps such as '9'; expected numbers or dates: convert them"
+    for kind in (object, "str", "category"):
+        with pytest.raises(TypeError, match=message):
+            split(frame.astype({"timestamp": kind}))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [9, 10],
+        [9.5, 10.0],
+        pd.to_datetime(["2020-01-09", "2020-01-10"]),
+        pd.to_datetime(["2020-01-09", "2020-01-10"], utc=True),
+        pd.Series([datetime.date(2020, 1, 9), datetime.date(2020, 1, 10)], dtype=object),
+        pd.Series([9, 10], dtype=object),
+        pd.to_timedelta([9, 10], unit="h"),
+    ],
+)
+def test_numbers_and_dates_of_every_type_are_times(times):
+    frame = pd.DataFrame({"user": [1, 1], "item": [7, 8], "timestamp": times})
+    assert leave_last_out(frame.iloc[::-1])[1].item.tolist() == [8]
+
+
+@pytest.mark.parametrize("share", ["0.2", None, [0.2]])
+def test_a_share_that_is_no_number_is_refused(share):
+    frame = pd.DataFrame({"user": [1, 1], "item": [7, 8], "timestamp": [1, 2]})
+    for split in (ratio_split, random_split):
+        with pytest.raises(TypeError, match=r"test_ratio is .*; expected a number"):
+            split(frame, share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,86 @@ def require_rows(argument: str, frame: pd.DataFrame, *columns: str) -> None:
     require_values(argument, frame, *columns)
     if not len(frame):
         raise ValueError(f"{argument} has no rows")
+
+
+_IN_ORDER = (
+    *("integer", "floating", "mixed-integer-float", "decimal", "boolean"),
+    *("datetime", "datetime64", "date", "timedelta", "timedelta64", "period"),
+)
+
+
+def require_times(argument: str, frame: pd.DataFrame) -> None:
+    """Raise TypeError if timestamps are anything but numbers or dates.
+
+    Text has an order too, but "10" comes before "9" in it.
+
+    Examples
+    --------
+    >>> require_times("train", pd.DataFrame({"timestamp": ["10", "9"]}))
+    Traceback (most recent call last):
+    ...
+    TypeError: train has timestamps such as '10'; expected numbers or dates: \
+convert them with pandas.to_numeric or pandas.to_datetime
+    """
+    times = frame["timestamp"]
+    if len(times) and pd.api.types.infer_dtype(times) not in _IN_ORDER:
+        raise TypeError(
+            f"{argument} has timestamps such as {times.tolist()[0]!r}; expected numbers or dates: "
+            "convert them with pandas.to_numeric or pandas.to_datetime"
+        )
+
+
+def require_numbers(argument: str, frame: pd.DataFrame, column: str) -> None:
+    """Raise TypeError if a column is not of numbers.
+
+    Examples
+    --------
+    >>> require_numbers("test", pd.DataFrame({"rating": [4, "good"]}), "rating")
+    Traceback (most recent call last):
+    ...
+    TypeError: test has rating 'good' in row 1; expected a number
+    """
+    if pd.api.types.is_numeric_dtype(frame[column]):
+        return
+    for row, value in enumerate(frame[column].tolist()):
+        if not isinstance(value, Number):
+            raise TypeError(f"{argument} has {column} {value!r} in row {row}; expected a number")
+
+
+def require_one_kind(what: str, **columns: Iterable[Any] | None) -> None:
+    """Raise TypeError if ids are numbers here and strings there: none would match, unseen.
+
+    Examples
+    --------
+    >>> require_one_kind("item", train=pd.Series([7, 8]), test=pd.Series(["7"]), items=None)
+    Traceback (most recent call last):
+    ...
+    TypeError: item ids are both numbers and strings, such as 7 in train and '7' in test; \
+use one kind
+    """
+    kinds: dict[str, str] = {}
+    for argument, column in columns.items():
+        for kind, one in _kinds(column).items():
+            kinds.setdefault(kind, f"{one!r} in {argument}")
+    if len(kinds) > 1:
+        raise TypeError(
+            f"{what} ids are both {' and '.join(kinds)}, such as {' and '.join(kinds.values())}; "
+            "use one kind"
+        )
+
+
+def _kinds(column: Iterable[Any] | None) -> dict[str, Any]:
+    """An example of each kind of ids."""
+    if column is None:
+        return {}
+    ids = pd.Series(column)
+    if pd.api.types.is_numeric_dtype(ids):
+        return {"numbers": ids.tolist()[0]} if len(ids) else {}
+    found: dict[str, Any] = {}
+    for one in ids.unique().tolist():
+        kind = "numbers" if isinstance(one, Number) else "strings" if isinstance(one, str) else None
+        found.setdefault(kind or f"of type {type(one).__name__}", one)
+    return found
 
 
 def codes(*columns: pd.Series) -> list[NDArray[np.int64]]:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from llmrec_kernels.evaluation.columns import require_rows
+from llmrec_kernels.evaluation.options import check_seed
 from llmrec_kernels.evaluation.splits.parts import check_share, divide, floor_share
 from llmrec_kernels.ops import checks
 
@@ -49,7 +50,7 @@ def random_split(
     check_share(test_ratio)
     require_rows("interactions", interactions)
     n = len(interactions)
-    drawn = np.random.default_rng(seed).permutation(n)[: floor_share(n, test_ratio)]
+    drawn = np.random.default_rng(check_seed(seed)).permutation(n)[: floor_share(n, test_ratio)]
     in_test = np.zeros(n, dtype=bool)
     in_test[drawn] = True
     return divide(interactions, in_test)
@@ -93,7 +94,7 @@ def k_fold(
     if n < folds:
         raise ValueError(f"interactions has {n} rows; expected at least one for each of {folds}")
     fold = np.empty(n, dtype=np.int64)
-    fold[np.random.default_rng(seed).permutation(n)] = np.arange(n) * folds // n
+    fold[np.random.default_rng(check_seed(seed)).permutation(n)] = np.arange(n) * folds // n
     return _folds(interactions, fold, folds)
 
 

@@ -13,7 +13,7 @@ from llmrec_kernels.evaluation.splits.parts import (
     divide,
     floor_share,
     in_time,
-    require_times,
+    require_moments,
 )
 
 
@@ -45,7 +45,7 @@ def time_split(
     Raises
     ------
     TypeError
-        ``at`` is of another kind than the times.
+        Timestamps are text, or ``at`` is of another kind than the times.
     ValueError
         A column or a time is missing, not exactly one of ``at`` and ``test_ratio`` is given, or
         one part would be empty.
@@ -63,7 +63,7 @@ def time_split(
         raise ValueError(f"give one of at and test_ratio; got at={at!r}, test_ratio={test_ratio!r}")
     if test_ratio is not None:
         check_share(test_ratio)
-    require_times(interactions)
+    require_moments(interactions)
     times = interactions["timestamp"]
     if test_ratio is None:
         in_test = _from(times, at)

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from llmrec_kernels.evaluation.columns import require_rows
+from llmrec_kernels.evaluation.options import check_seed
 from llmrec_kernels.evaluation.splits.parts import (
     check_share,
     divide,
     floor_share,
     in_time,
     place_in_history,
-    require_times,
+    require_moments,
 )
 from llmrec_kernels.ops import checks
 
@@ -42,6 +43,8 @@ def leave_last_out(interactions: pd.DataFrame, nth: int = 1) -> tuple[pd.DataFra
 
     Raises
     ------
+    TypeError
+        Timestamps are text.
     ValueError
         A column or a value is missing, there is no row, or ``nth`` is below 1.
 
@@ -58,7 +61,7 @@ def leave_last_out(interactions: pd.DataFrame, nth: int = 1) -> tuple[pd.DataFra
     ([6, 9], [8])
     """
     nth = checks.positive_int("nth", nth)
-    require_times(interactions, "user")
+    require_moments(interactions, "user")
     place, count = place_in_history(interactions["user"], in_time(interactions))
     left = np.maximum(count - (nth - 1), 1)  # without the dropped ones; the first always stays
     kept = place < left
@@ -94,6 +97,8 @@ def ratio_split(
 
     Raises
     ------
+    TypeError
+        Timestamps are text.
     ValueError
         A column or a value is missing, there is no row, or ``test_ratio`` or ``by`` is out of its
         range.
@@ -109,11 +114,11 @@ def ratio_split(
     if by not in ("time", "random"):
         raise ValueError(f"by must be 'time' or 'random'; got {by!r}")
     if by == "time":
-        require_times(interactions, "user")
+        require_moments(interactions, "user")
         order = in_time(interactions)
     else:
         require_rows("interactions", interactions, "user")
-        order = np.random.default_rng(seed).permutation(len(interactions))
+        order = np.random.default_rng(check_seed(seed)).permutation(len(interactions))
     place, count = place_in_history(interactions["user"], order)
     held_out = np.minimum(floor_share(count, test_ratio), count - 1)
     return divide(interactions, place >= count - held_out)

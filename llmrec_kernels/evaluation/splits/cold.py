@@ -9,13 +9,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from llmrec_kernels.evaluation.columns import require_rows
+from llmrec_kernels.evaluation.options import check_seed
 from llmrec_kernels.evaluation.splits.parts import (
     check_share,
     divide,
     floor_share,
     in_time,
     place_in_history,
-    require_times,
+    require_moments,
 )
 from llmrec_kernels.ops import checks
 
@@ -100,6 +101,8 @@ def cold_user_split(
 
     Raises
     ------
+    TypeError
+        Timestamps are text.
     ValueError
         A column or a value is missing, there is no row, not exactly one of ``held_out`` and
         ``test_ratio`` is given, ``history`` is negative, or no user would be held out.
@@ -120,7 +123,7 @@ def cold_user_split(
     if history < 0:
         raise ValueError(f"history is {history}; expected at least 0")
     if history:
-        require_times(interactions, "user")
+        require_moments(interactions, "user")
         order = in_time(interactions)
     else:
         require_rows("interactions", interactions, "user")
@@ -137,12 +140,13 @@ def cold_user_split(
 def _drawn(users: pd.Series, test_ratio: float, seed: int) -> NDArray[Any]:
     """Draw a share of the users, whatever the order of their interactions."""
     check_share(test_ratio)
+    rng = np.random.default_rng(check_seed(seed))
     # By text, so that ids of several kinds have an order too.
     ids = users.drop_duplicates().sort_values(key=lambda column: column.astype(str)).to_numpy()
     n = int(floor_share(len(ids), test_ratio))
     if not n:
         raise ValueError(f"test_ratio={test_ratio} holds out none of the {len(ids)} users")
-    return np.random.default_rng(seed).permutation(ids)[:n]
+    return rng.permutation(ids)[:n]
 
 
 def _held_out(column: pd.Series, held_out: ArrayLike) -> NDArray[np.bool_]:

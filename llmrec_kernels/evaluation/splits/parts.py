@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from llmrec_kernels.evaluation.columns import require_rows
+from llmrec_kernels.evaluation.columns import require_rows, require_times
+from llmrec_kernels.ops import checks
 
 
-def require_times(interactions: pd.DataFrame, *columns: str) -> None:
-    """Raise as `require_rows` does; a frame without times hears which splits need none."""
+def require_moments(interactions: pd.DataFrame, *columns: str) -> None:
+    """Raise as `require_rows` and `require_times` do.
+
+    A frame without times hears which splits need none.
+    """
     if isinstance(interactions, pd.DataFrame) and "timestamp" not in interactions.columns:
         held = ", ".join(map(str, interactions.columns)) or "none"
         raise ValueError(
@@ -20,11 +24,12 @@ def require_times(interactions: pd.DataFrame, *columns: str) -> None:
             "ratio_split(by='random') and cold_item_split need no times"
         )
     require_rows("interactions", interactions, *columns, "timestamp")
+    require_times("interactions", interactions)
 
 
 def check_share(test_ratio: float) -> None:
     """Refuse what is no share to hold out."""
-    if not 0 < test_ratio < 1:
+    if not 0 < checks.finite_number("test_ratio", test_ratio) < 1:
         raise ValueError(f"test_ratio must lie between 0 and 1; got {test_ratio}")
 
 
