@@ -240,6 +240,61 @@ def test_a_question_without_an_answer_is_refused(change, message):
         evaluate(Says((1, 20, 1)), **options)
 
 
+def as_text(f, *columns):
+    return f.astype(dict.fromkeys(columns, str))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"test": as_text(TEST, "item")},
+            "item ids are both numbers and strings, such as .* train",
+        ),
+        ({"test": as_text(TEST, "user")}, "user ids are both numbers and strings, such as .* test"),
+        ({"train": as_text(TRAIN, "item")}, "item ids are both strings and numbers"),
+        ({"allow": ["20"]}, "item ids are both .* in train and '20' in allow"),
+        ({"items": ["20"]}, "item ids are both .* in train and '20' in items"),
+    ],
+)
+def test_ids_of_another_kind_are_refused_and_the_model_is_not_asked(change, message):
+    model = Says((1, 20, 1))
+    options = {"train": TRAIN, "test": TEST} | change
+    with pytest.raises(TypeError, match=message):
+        evaluate(model, **options)
+    assert not hasattr(model, "asked")
+
+
+def test_a_model_that_answers_with_ids_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="such as 10 in train and '20' in the model's lists"):
+        evaluate(Says((1, "20", 1)), TRAIN, TEST)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [set, tuple, iter, pd.Index, pd.Series, np.array, dict.fromkeys, lambda ids: (i for i in ids)],
+)
+def test_items_may_be_listed_by_anything_that_lists(listed):
+    model = Says((1, 21, 1))
+    report = evaluate(model, TRAIN, TEST, allow=listed([21, 22]))
+    assert sorted(model.asked[2]["allow"]) == [21, 22]
+    assert (report["Recall@10"], report["Coverage@10"], report.n_skipped) == (1.0, 0.5, 1)
+    assert evaluate(model, TRAIN, TEST, items=listed([21, 22, 23, 24]))["Coverage@10"] == 1 / 4
+
+
+@pytest.mark.parametrize("argument", ["items", "allow"])
+def test_what_lists_no_items_is_refused_by_its_name(argument):
+    with pytest.raises(TypeError, match=f"{argument} is 20; expected a list of ids"):
+        evaluate(Says((1, 20, 1)), TRAIN, TEST, **{argument: 20})
+
+
+def test_ratings_and_a_relevance_that_do_not_compare_are_refused():
+    with pytest.raises(TypeError, match=r"test has rating '5.0' in row 0; expected a number"):
+        evaluate(Says((1, 20, 1)), TRAIN, as_text(TEST, "rating"), relevance=4)
+    with pytest.raises(TypeError, match="relevance is '4'; expected a number"):
+        evaluate(Says((1, 20, 1)), TRAIN, TEST, relevance="4")
+
+
 # --- the report --------------------------------------------------------------------------------
 
 

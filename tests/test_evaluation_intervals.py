@@ -225,6 +225,18 @@ def test_of_errors_the_smaller_one_wins():
             ValueError,
             "first has 1 values of user 0 but second has 2",
         ),
+        (
+            report_of([1, 0, 1], index=[7, 8, 7]),
+            report_of([1, 0], index=[7, 8]),
+            ValueError,
+            "first has user 7 more than once; expected each user once",
+        ),
+        (
+            report_of([1, 0], index=[7, 8]),
+            report_of([1, 0, 1], index=[7, 8, 8]),
+            ValueError,
+            "second has user 8 more than once",
+        ),
         (report_of([1]), report_of([1], label="MRR@10"), KeyError, "no 'HR@10'; it has MRR@10"),
     ],
 )
@@ -276,3 +288,19 @@ def test_what_cannot_be_pooled_is_refused(reports, message):
 def test_pooled_runs_say_which_metrics_they_have():
     with pytest.raises(KeyError, match="no 'MRR@10'; they have HR@10"):
         pool([report_of([1])])["MRR@10"]
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda one, seed: one.interval("HR@10", seed=seed),
+        lambda one, seed: one.to_pandas(seed=seed),
+        lambda one, seed: compare_paired(one, one, "HR@10", seed=seed),
+        lambda one, seed: bootstrap_interval([0, 1], seed=seed),
+    ],
+)
+def test_a_seed_that_is_none_is_refused(drawn):
+    with pytest.raises(ValueError, match="seed is -1; expected at least 0"):
+        drawn(report_of([1.0, 0.0]), -1)
+    with pytest.raises(TypeError, match=r"seed is 0.5; expected an integer of at least 0"):
+        drawn(report_of([1.0, 0.0]), 0.5)

@@ -78,3 +78,10 @@ def test_one_user_has_an_error_and_no_interval():
 def test_what_has_no_error_is_refused(answer, test, message):
     with pytest.raises(ValueError, match=message):
         evaluate_ratings(predicts(lambda users, items: answer), test)
+
+
+def test_ratings_that_are_text_are_refused():
+    with pytest.raises(TypeError, match="test has rating 'good' in row 1; expected a number"):
+        evaluate_ratings(
+            predicts(lambda users, items: [3, 3, 3]), TEST.assign(rating=[1, "good", 2])
+        )

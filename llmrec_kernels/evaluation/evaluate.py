@@ -6,16 +6,23 @@ Krichene and Rendle, KDD 2020), and what a user has in train is not recommended 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from llmrec_kernels.evaluation import metrics as _metrics
-from llmrec_kernels.evaluation.columns import pairs_in, require_rows, require_values
+from llmrec_kernels.evaluation.columns import (
+    pairs_in,
+    require_numbers,
+    require_one_kind,
+    require_rows,
+    require_values,
+)
 from llmrec_kernels.evaluation.full_ranking import auc_of
 from llmrec_kernels.evaluation.groups import groups_of
 from llmrec_kernels.evaluation.ranked import Ranked, Recommends, Rules, ids, numbered, sets_of
@@ -41,8 +48,8 @@ def evaluate(
     test: pd.DataFrame,
     *,
     k: int = 10,
-    items: ArrayLike | pd.DataFrame | None = None,
-    allow: ArrayLike | None = None,
+    items: ArrayLike | Iterable[Any] | pd.DataFrame | None = None,
+    allow: ArrayLike | Iterable[Any] | None = None,
     relevance: float | None = None,
     filter_seen: bool = True,
     metrics: Sequence[str] = DEFAULT_METRICS,
@@ -60,10 +67,10 @@ def evaluate(
         ``relevance`` is given.
     k : int, optional
         Length of the lists.
-    items : DataFrame with the column ``item``, or item ids, optional
+    items : DataFrame with the column ``item``, or iterable of item ids, optional
         The catalogue: what coverage and Gini count, and what competes in AUC; by default the items
         in train and test. Give the items that the model was fitted with, where there are more.
-    allow : item ids, optional
+    allow : iterable of item ids, optional
         The only items that may be recommended (cold items, say); test items that are not among
         them are not asked for, and the catalogue is these.
     relevance : float, optional
@@ -90,6 +97,9 @@ def evaluate(
 
     Raises
     ------
+    TypeError
+        Ids are strings in one argument and numbers in another, or a rating to compare with
+        ``relevance`` is no number.
     ValueError
         A column, a value, a vector or a group is missing, a metric is unknown, no user has a
         relevant item, or the model breaks its promise: it returns a user nobody asked for, a rank
@@ -119,14 +129,19 @@ def evaluate(
     if "diversity" in metrics and vectors is None:
         raise ValueError("the metric diversity needs vectors: a frame with item ids for index")
     require_values("train", train, "user", "item")
-    rules = Rules(train, allow, filter_seen)
+    require_rows("test", test, "user", "item")
+    rules = Rules(train, None if allow is None else ids("allow", allow).tolist(), filter_seen)
+    catalogue = _catalogue(train, test, items, rules.allow)
+    require_one_kind("user", train=train["user"], test=test["user"])
+    require_one_kind(
+        "item", train=train["item"], test=test["item"], allow=rules.allow, items=catalogue
+    )
     wanted = _relevant(rules, test, relevance)
     users = pd.unique(wanted["user"].to_numpy())
     n_skipped = test["user"].nunique() - len(users)
     if not len(users):
         raise ValueError(f"test has no relevant item for any of its {n_skipped} users")
     group = None if groups is None else groups_of(groups, users)
-    catalogue = _catalogue(train, test, items, allow)
     shown = _Shown(rules.ask(model, users, k), wanted, catalogue, train)
     values: dict[str, NDArray[np.float64]] = {}
     overall: dict[str, float] = {}
@@ -208,12 +223,13 @@ def _rows_of(vectors: pd.DataFrame, ranked: Ranked) -> NDArray[np.int64]:
 
 def _relevant(rules: Rules, test: pd.DataFrame, relevance: float | None) -> pd.DataFrame:
     """Keep the (user, item) pairs of test that a list could and should hold."""
-    require_rows("test", test, "user", "item", *(["rating"] if relevance is not None else []))
     rows = test
     if relevance is not None:
-        rows = rows[rows["rating"] >= relevance]
+        require_values("test", test, "rating")
+        require_numbers("test", test, "rating")
+        rows = rows[rows["rating"] >= checks.finite_number("relevance", relevance)]
     if rules.allow is not None:
-        rows = rows[rows["item"].isin(ids(rules.allow))]
+        rows = rows[rows["item"].isin(rules.allow)]
     if rules.filter_seen:
         rows = rows[~pairs_in(rows, rules.train)]
     return rows[["user", "item"]]
@@ -222,13 +238,13 @@ def _relevant(rules: Rules, test: pd.DataFrame, relevance: float | None) -> pd.D
 def _catalogue(
     train: pd.DataFrame,
     test: pd.DataFrame,
-    items: ArrayLike | pd.DataFrame | None,
-    allow: ArrayLike | None,
+    items: ArrayLike | Iterable[Any] | pd.DataFrame | None,
+    allow: list[Any] | None,
 ) -> pd.Series:
     """Choose the items that there are to recommend, each once."""
     if allow is not None:
-        return ids(allow).drop_duplicates()
+        return ids("allow", allow).drop_duplicates()
     if items is not None:
-        return ids(items).drop_duplicates()
+        return ids("items", items).drop_duplicates()
     both: pd.Series = pd.concat([train["item"], test["item"]])
     return both.drop_duplicates()

@@ -21,6 +21,7 @@ from llmrec_kernels.evaluation.intervals import (
     percentiles,
     resample,
 )
+from llmrec_kernels.evaluation.options import check_seed
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def gap_between(
 ) -> Gap:
     """Find the groups with the highest and the lowest metric, and how far they are apart."""
     check_options(level, resamples)
+    check_seed(seed)
     parts = {name: part for name, part in _parts(metric, group).items() if part.count.any()}
     if len(parts) < 2:
         raise ValueError(f"a gap needs two groups of users with {label}; got {len(parts)}")

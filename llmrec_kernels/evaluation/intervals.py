@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from llmrec_kernels.evaluation.options import check_seed
 from llmrec_kernels.ops import checks
 
 RESAMPLES = 2000
@@ -119,6 +120,7 @@ def intervals(
 ) -> list[Interval]:
     """Percentile intervals of metrics over the same users, from the same draws."""
     check_options(level, resamples)
+    check_seed(seed)
     if not metrics:
         return []
     columns = [column for one in metrics for column in (one.total, one.count)]

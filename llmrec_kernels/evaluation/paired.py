@@ -27,6 +27,7 @@ from llmrec_kernels.evaluation.intervals import (
     slices,
 )
 from llmrec_kernels.evaluation.measured import Measured
+from llmrec_kernels.evaluation.options import check_seed
 from llmrec_kernels.ops import checks
 
 _PERMUTATIONS = 10_000
@@ -115,7 +116,8 @@ def compare_paired(
     Raises
     ------
     ValueError
-        The users differ, or have a different number of ratings or events.
+        The users differ or have a different number of ratings or events, or a report has a user
+        twice.
     KeyError
         A report has no such metric, or the metric is of no single user.
 
@@ -130,6 +132,7 @@ def compare_paired(
     """
     check_options(level, resamples)
     checks.positive_int("permutations", permutations)
+    check_seed(seed)
     one, other = _same_users(first.user_sums(label), second.user_sums(label))
     n_users = len(one.users)
     values = one.value(), other.value()
@@ -154,6 +157,13 @@ def compare_paired(
 
 def _same_users(one: UserSums, other: UserSums) -> tuple[UserSums, UserSums]:
     """Bring both in one order, and keep the users who have a value from both."""
+    for name, report in (("first", one), ("second", other)):
+        twice = report.users[report.users.duplicated()]
+        if len(twice):
+            raise ValueError(
+                f"{name} has user {twice[0]} more than once; expected each user once: pool() puts "
+                "several runs together"
+            )
     for name, mine, theirs in (("second", one, other), ("first", other, one)):
         missing = mine.users.difference(theirs.users, sort=False)
         if len(missing):

@@ -10,14 +10,19 @@ shows whether the model gets better (Dawid, Statistical theory: the prequential 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from llmrec_kernels.evaluation.columns import require_rows, require_values
+from llmrec_kernels.evaluation.columns import (
+    require_one_kind,
+    require_rows,
+    require_times,
+    require_values,
+)
 from llmrec_kernels.evaluation.ranked import Recommends, ids
 from llmrec_kernels.evaluation.replayed import PrequentialResult
 from llmrec_kernels.ops import checks
@@ -37,7 +42,7 @@ def prequential(
     interactions: pd.DataFrame,
     *,
     train: pd.DataFrame | None = None,
-    items: ArrayLike | pd.DataFrame | None = None,
+    items: ArrayLike | Iterable[Any] | pd.DataFrame | None = None,
     k: int = 10,
     batch: int = 1,
     filter_seen: bool = True,
@@ -68,7 +73,7 @@ def prequential(
         comes later. ``update`` gets the rows with all their columns.
     train : pandas.DataFrame, optional
         What the model was fitted on, with ``user`` and ``item``.
-    items : DataFrame with the column ``item``, or item ids, optional
+    items : DataFrame with the column ``item``, or iterable of item ids, optional
         Further items that the model knows.
     k : int, optional
         Length of the lists.
@@ -90,6 +95,8 @@ def prequential(
 
     Raises
     ------
+    TypeError
+        Ids are strings in one argument and numbers in another, or timestamps are text.
     ValueError
         A column or a value is missing, there is no row, an option is out of its range, or the
         model's answer is no list of up to k items for the users asked for. What is checked of the
@@ -116,11 +123,16 @@ def prequential(
     batch = checks.positive_int("batch", batch)
     checks.choice("on_unknown", on_unknown, _ON_UNKNOWN)
     require_rows("interactions", interactions, "user", "item", "timestamp")
+    require_times("interactions", interactions)
     if train is not None:
         require_values("train", train, "user", "item")
+    catalogue = None if items is None else ids("items", items)
+    user, item = ((None if train is None else train[one]) for one in ("user", "item"))
+    require_one_kind("user", train=user, interactions=interactions["user"])
+    require_one_kind("item", train=item, interactions=interactions["item"], items=catalogue)
     order = np.argsort(interactions["timestamp"].to_numpy(), kind="stable")
     events = interactions.iloc[order]
-    memory = _Memory(train, items, filter_seen=filter_seen, learns=on_unknown == "learn")
+    memory = _Memory(train, catalogue, filter_seen=filter_seen, learns=on_unknown == "learn")
     rows: list[tuple[bool, bool, int]] = []
     for start in range(0, len(events), batch):
         part = events.iloc[start : start + batch]
@@ -154,14 +166,19 @@ class _Memory:
     """What the model knows so far: items, and pairs of a user and an item."""
 
     def __init__(
-        self, train: pd.DataFrame | None, items: Any, *, filter_seen: bool, learns: bool
+        self,
+        train: pd.DataFrame | None,
+        items: pd.Series | None,
+        *,
+        filter_seen: bool,
+        learns: bool,
     ) -> None:
         self.filter_seen = filter_seen
         self.learns = learns  # whether the model is told of items that it does not know
         self._items: set[Any] | None = None  # None: every item is known
         self._pairs: set[tuple[Any, Any]] = set()
         if items is not None:
-            self._items = set(ids(items).tolist())
+            self._items = set(items.tolist())
         if train is not None:
             self._items = (self._items or set()) | set(train["item"].tolist())
             self._pairs.update(zip(train["user"].tolist(), train["item"].tolist(), strict=True))
@@ -199,6 +216,8 @@ def _places(
         why = None
         if user not in users:
             why = "a user nobody asked for"
+        elif isinstance(item, str) is not isinstance(pairs[0][1], str):
+            why = "an id of another kind than those of interactions"
         elif not 1 <= rank <= k:
             why = f"with a rank outside 1 to {k}"
         elif (user, item) in places:

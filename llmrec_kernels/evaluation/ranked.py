@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from llmrec_kernels.evaluation.columns import codes, pairs_in, require_columns
+from llmrec_kernels.evaluation.columns import (
+    codes,
+    pairs_in,
+    require_columns,
+    require_one_kind,
+)
 from llmrec_kernels.evaluation.metrics import PAD
+from llmrec_kernels.recommenders.ids import id_array, id_list
 
 
 class RankedItems(Protocol):
@@ -61,7 +68,7 @@ class Rules(NamedTuple):
     """What may be recommended to whom."""
 
     train: pd.DataFrame
-    allow: ArrayLike | None
+    allow: list[Any] | None  # ids
     filter_seen: bool
 
     def ask(self, model: Recommends, users: NDArray[Any], k: int) -> Ranked:
@@ -69,8 +76,9 @@ class Rules(NamedTuple):
         answer = model.recommend(users, k=k, filter_seen=self.filter_seen, allow=self.allow)
         ranked = checked(answer, users, k)
         table = ranked.table
+        require_one_kind("item", train=self.train["item"], **{"the model's lists": table["item"]})
         if self.allow is not None:
-            _refuse(~table["item"].isin(ids(self.allow)), table, "which is not in allow")
+            _refuse(~table["item"].isin(ids("allow", self.allow)), table, "which is not in allow")
         if self.filter_seen:
             _refuse(pairs_in(table, self.train), table, "who has it in train")
         return ranked
@@ -98,12 +106,18 @@ def sets_of(
     return np.split(numbers[np.argsort(rows, kind="stable")], ends[:-1])
 
 
-def ids(items: ArrayLike | pd.DataFrame) -> pd.Series:
-    """Item ids as a column, of an array or of a frame with the column ``item``."""
+def ids(argument: str, items: ArrayLike | Iterable[Any] | pd.DataFrame) -> pd.Series:
+    """Item ids as a column, of anything that lists them or of a frame with the column ``item``.
+
+    Examples
+    --------
+    >>> ids("allow", {7}).tolist()
+    [7]
+    """
     if isinstance(items, pd.DataFrame):
-        require_columns("items", items, "item")
+        require_columns(argument, items, "item")
         return pd.Series(items["item"])
-    return pd.Series(np.asarray(items).ravel())
+    return pd.Series(id_array(id_list(argument, items)))
 
 
 def numbered(ranked: Ranked, *columns: pd.Series) -> list[NDArray[np.int64]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from llmrec_kernels.evaluation.columns import require_rows
+from llmrec_kernels.evaluation.columns import require_numbers, require_rows
 from llmrec_kernels.evaluation.intervals import LEVEL, RESAMPLES, UserSums
 from llmrec_kernels.evaluation.measured import Measured, summary
 
@@ -134,6 +134,7 @@ def evaluate_ratings(model: Predicts, test: pd.DataFrame) -> RatingReport:
     RMSE 1.6330 | MAE 1.3333 | 3 ratings of 2 users
     """
     require_rows("test", test, "user", "item", "rating")
+    require_numbers("test", test, "rating")
     actual = test["rating"].to_numpy(np.float64)
     if not np.isfinite(actual).all():
         raise ValueError("test has a rating that is not finite; leave such rows out")
