@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec_kernels.evaluation.intervals import LEVEL, RESAMPLES, UserSums, intervals
-from llmrec_kernels.studies.study import Picture, Study, Table
+from llmrec_kernels.studies.study import Picture, Study, Table, interval, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ class Estimate(NamedTuple):
 
     def spread(self) -> str:
         """Mean and standard deviation of the seeds' means."""
-        return f"{_short(self.mean)} ± {_short(self.deviation)}"
+        return f"{short(self.mean, 3)} ± {short(self.deviation, 3)}"
 
     def interval(self) -> str:
         """Mean and interval.
@@ -70,7 +70,7 @@ class Estimate(NamedTuple):
         >>> Estimate(0.25, 0.01, -0.05, 0.5).interval()
         '.250 [-.050, .500]'
         """
-        return f"{_short(self.mean)} [{_short(self.low)}, {_short(self.high)}]"
+        return f"{short(self.mean, 3)} {interval(self.low, self.high, 3)}"
 
 
 Options = dict[str, Any]
@@ -191,11 +191,6 @@ def _laid_out(
     return pd.DataFrame(rows, index=names, columns=list(columns))
 
 
-def _short(value: float) -> str:
-    """A number as the field prints it: without the zero before the point."""
-    return f"{value:.3f}".replace("0.", ".", 1)
-
-
 def best_of(tried: Tried) -> dict[str, Options]:
     """The settings that were best, by recommender; of equal ones the first."""
     return {name: max(some, key=lambda one: one[1])[0] for name, some in tried.items()}
@@ -208,7 +203,7 @@ def _choices(tried: Tried) -> pd.DataFrame:
         return ", ".join(f"{name} {value:g}" for name, value in options.items())
 
     rows = [
-        ["; ".join(f"{told(one)}: {_short(value)}" for one, value in tried[name]), told(best)]
+        ["; ".join(f"{told(one)}: {short(value, 3)}" for one, value in tried[name]), told(best)]
         for name, best in best_of(tried).items()
     ]
     return pd.DataFrame(rows, index=list(tried), columns=["tried", "chosen"])
@@ -223,12 +218,12 @@ be better beyond."""
 
 def findings(found: Estimates, beyond: Estimates, gains: Estimates) -> str:
     """Say which recommender is best, who is above popularity, and whom a sentence helps."""
-    lines = [f"What is popular has NDCG@10 {_short(found[FLOOR, QUESTIONS[0].label].mean)}.\n"]
+    lines = [f"What is popular has NDCG@10 {short(found[FLOOR, QUESTIONS[0].label].mean, 3)}.\n"]
     for question in QUESTIONS[1:]:
         answers = _of(found, question.label)
         best = max(answers, key=lambda name: answers[name].mean)
         lines.append(
-            f"- {question.label.capitalize()}: best is {best} ({_short(answers[best].mean)}). "
+            f"- {question.label.capitalize()}: best is {best} ({short(answers[best].mean, 3)}). "
             f"Against what is popular, {_sides(_of(beyond, question.label))}."
         )
     for first, second in PAIRS:

@@ -14,6 +14,71 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+NOTHING = "\N{EN DASH}"  # where there is no number
+
+
+def short(value: float, decimals: int) -> str:
+    """A number as the field prints it: without the zero before the point.
+
+    Parameters
+    ----------
+    value : float
+        NaN is a dash: there is no number.
+    decimals : int
+        Places after the point.
+
+    Examples
+    --------
+    >>> [short(value, 2) for value in (0.5, -0.5, 1.0, 10.25, float("nan"))]
+    ['.50', '-.50', '1.00', '10.25', '–']
+    """
+    return _printed(value, f".{decimals}f")
+
+
+def signed(value: float, decimals: int) -> str:
+    """A difference: as `short`, with its sign.
+
+    Parameters
+    ----------
+    value : float
+        NaN is a dash: there is no number.
+    decimals : int
+        Places after the point.
+
+    Examples
+    --------
+    >>> [signed(value, 2) for value in (0.5, -0.5, 10.25)]
+    ['+.50', '-.50', '+10.25']
+    """
+    return _printed(value, f"+.{decimals}f")
+
+
+def interval(low: float, high: float, decimals: int) -> str:
+    """Both ends of an interval, each as `short`.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends; NaN is a dash.
+    decimals : int
+        Places after the point.
+
+    Examples
+    --------
+    >>> interval(-0.05, 1.0, 3)
+    '[-.050, 1.000]'
+    """
+    return f"[{short(low, decimals)}, {short(high, decimals)}]"
+
+
+def _printed(value: float, form: str) -> str:
+    if np.isnan(value):
+        return NOTHING
+    text = format(value, form)
+    # Only a zero that stands alone before the point: that of 10.25 belongs to the 10.
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with a sentence about it.
@@ -119,10 +184,9 @@ def _as_markdown(table: Table) -> str:
 
 
 def _cell(value: Any, decimals: int) -> str:
-    """A number as the field prints it: without the zero before the point."""
+    """Whole numbers with commas, others as `short` prints them, texts as they are."""
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    if not isinstance(value, float | np.floating):
-        return str(value)
-    text = f"{value:.{decimals}f}"
-    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+    if isinstance(value, float | np.floating):
+        return short(float(value), decimals)
+    return str(value)
