@@ -19,7 +19,8 @@ from llmrec_kernels.recommenders import (
     ItemKNNRecommender,
     PopularityRecommender,
 )
-from llmrec_kernels.studies.shilling import attacked, attacks_of, profiles_for, shilling
+from llmrec_kernels.studies.shilling import attacked, findings, shilling
+from llmrec_kernels.studies.shilling_attacks import attacks_of, profiles_for
 
 N_USERS, N_ITEMS, LENGTH = 200, 45, 13  # 12 of each history are train, 2 users are 1%
 
@@ -252,8 +253,60 @@ def test_the_tables_are_means_over_attacks_and_the_study_renders() -> None:
     page = study.markdown()
     assert "2 profiles (1% of the users)" in page
     assert "16 attacks" in page
+    assert "ALS begins with the seed 0 before and after each attack" in page
     assert page.count("| item neighbours |") == 4
     assert study.findings
+
+
+def _measured(**models: dict[str, float]) -> pd.DataFrame:
+    """Of two attacks on each model, the second as the first but for what is given."""
+    still = {"HR before": 0.1, "HR after": 0.1, "NDCG@10 before": 0.5, "NDCG@10 after": 0.5}
+    first = {"fillers": "random", "kind": "unpopular", "places changed": 0.0, **still}
+    rows = [
+        {"model": name} | row
+        for name, change in models.items()
+        for row in (first, first | {"kind": "middling"} | change)
+    ]
+    return pd.DataFrame(rows).set_index("model")
+
+
+def test_findings_name_where_the_attack_does_most() -> None:
+    told = findings(
+        _measured(
+            calm={},
+            fooled={"HR after": 0.4, "places changed": 0.25, "NDCG@10 after": 0.55},
+            upset={"HR after": 0.1019, "places changed": 0.125, "NDCG@10 after": 0.45},
+        )
+    ).splitlines()
+    assert told[:5] == [
+        "- The target gains most with fooled (middling targets, random fillers): HR goes from "
+        ".1000 to .4000.",
+        "- It reaches fewer than 0.2% more of the users, in every table, with calm, upset.",
+        "- Lists change most with fooled (middling targets, random fillers): 25.0% of the places.",
+        "- NDCG@10 falls most with upset (middling targets, random fillers): NDCG@10 goes from "
+        ".5000 to .4500.",
+        "- All lists stay as they are with calm.",
+    ]
+
+
+def test_findings_do_not_speak_of_a_fall_where_all_rise() -> None:
+    told = findings(
+        _measured(one={"NDCG@10 after": 0.6, "HR after": 0.2, "places changed": 0.1})
+    ).splitlines()
+    assert told[1] == "- With every model it reaches 0.2% more of the users or more, in some table."
+    assert told[3] == "- NDCG@10 falls with no model."
+    assert told[4] == "- With every model some list changes."
+
+
+def test_findings_say_that_nothing_happens_where_nothing_does() -> None:
+    told = findings(_measured(calm={})).splitlines()
+    assert told[:5] == [
+        "- The target gains with no model.",
+        "- It reaches fewer than 0.2% more of the users, in every table, with calm.",
+        "- No place changes.",
+        "- NDCG@10 falls with no model.",
+        "- All lists stay as they are with calm.",
+    ]
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:

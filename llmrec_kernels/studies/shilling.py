@@ -1,24 +1,13 @@
 """What a few injected profiles do to the lists of everybody else.
 
-Who sells an item can make up users who love it: a shilling attack. A profile that pushes item t
-gives it the highest rating, and is otherwise made to look like anyone, so that it comes near many
-genuine users. The rating of item i in it is
-
-    r_t = r_max,   r_i = r_max for the p most popular items,   r_i = mean rating of i for fillers,
-
-with fillers until the profile is as long as the mean user's. Where these are drawn at random it is
-the average attack joined to the bandwagon attack; where they are the next most popular items, the
-popular attack, which shares more with everyone. An attack is one target and 1% of the users again
-as profiles. What it gains is the hit ratio of the target,
+`shilling_attacks` makes up users who push one item, a target t: an attack. It has 1% of the users
+again as profiles. What it gains is the hit ratio of the target,
 
     HR_t = share of the genuine users without t in their history who have t in their first ten,
 
 and what it costs everyone else is how many of these ten places change, and NDCG@10.
 
-Sources: S. Lam and J. Riedl, Shilling recommender systems for fun and profit, WWW 2004;
-B. Mobasher, R. Burke, R. Bhaumik and C. Williams, Toward trustworthy recommender systems: an
-analysis of attack models and algorithm robustness, ACM TOIT 7(4), 2007; M. O'Mahony, N. Hurley and
-G. Silvestre, Recommender systems: attack types and strategies, AAAI 2005.
+Source: S. Lam and J. Riedl, Shilling recommender systems for fun and profit, WWW 2004.
 """
 
 from __future__ import annotations
@@ -33,7 +22,6 @@ from numpy.typing import NDArray
 
 from llmrec_kernels.datasets import Dataset
 from llmrec_kernels.evaluation import Hits, leave_last_out, ndcg
-from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders import (
     ItemKNNRecommender,
     Recommender,
@@ -41,25 +29,29 @@ from llmrec_kernels.recommenders import (
     UserKNNRecommender,
 )
 from llmrec_kernels.studies import models
-from llmrec_kernels.studies.study import Study, Table
+from llmrec_kernels.studies.shilling_attacks import (
+    POPULAR,
+    SHARE,
+    Attack,
+    attacks_of,
+    n_fillers,
+)
+from llmrec_kernels.studies.study import Study, Table, short, signed
 
 K = 10
-SHARE = 0.01  # profiles for each genuine user
-POPULAR = 5
 MADE: dict[str, models.Make] = models.BASELINES | {
     "hybrid": models.hybrid,
     "item neighbours, ratings": lambda: ItemKNNRecommender(feedback="ratings", shrink=0),
     "user neighbours, ratings": lambda: UserKNNRecommender(feedback="ratings"),
 }
-KINDS = ("unpopular", "middling")  # targets: of the lowest and of the middle third of the items
-FILLERS = ("random", "popular")
 _HARDLY = 0.002  # of the users, a gain that is as good as none
 
 _PROTOCOL = f"""\
 Data: {{name}}, {{users}} users, all interactions positive. Each user's last interaction is the \
 test (leave-last-out), the others are train; a model is fitted on train alone, and again on train \
 and the profiles of one attack. The test of the genuine users is the same both times. Models have \
-the settings of `studies.models.BASELINES` and `models.hybrid()`; "ratings" are neighbours that \
+the settings of `studies.models.BASELINES` and `models.hybrid()`, and ALS begins with the seed 0 \
+before and after each attack; "ratings" are neighbours that \
 rank by the rating they predict (items without shrinkage).
 
 An attack has one target item and {{profiles}} profiles ({SHARE:.0%} of the users). Each profile \
@@ -79,15 +71,6 @@ is its mean place in the whole rankings of these users; "places changed" is the 
 {K} places of all genuine users whose item was not among the first {K} before. Each is a mean over \
 the attacks; "highest HR" is that of the most successful one. The shift is how much the target's \
 predicted rating rises for users without it, of the models that predict ratings."""
-
-
-class Attack(NamedTuple):
-    """One target and the profiles that push it."""
-
-    fillers: str  # of FILLERS
-    kind: str  # of KINDS
-    target: Any
-    profiles: pd.DataFrame
 
 
 class Ranks(NamedTuple):
@@ -159,91 +142,12 @@ def shilling(
         users=train["user"].nunique(),
         profiles=attacks[0].profiles["user"].nunique(),
         highest=train["rating"].max(),
-        fillers=_n_fillers(train),
+        fillers=n_fillers(train),
         targets=targets,
         seeds=", ".join(map(str, seeds)),
         attacks=len(attacks),
     )
-    return Study("Bad actors", protocol, tables, findings=_findings(measured))
-
-
-def attacks_of(train: pd.DataFrame, targets: int, seed: int) -> list[Attack]:
-    """Draw targets of each kind, and make the profiles that push each.
-
-    Parameters
-    ----------
-    train : pandas.DataFrame
-        The genuine interactions: user, item, rating and timestamp.
-    targets : int
-        Of each kind.
-    seed : int
-        Of targets and fillers.
-
-    Returns
-    -------
-    list of Attack
-        Two for each target: one with each kind of fillers.
-
-    Raises
-    ------
-    ValueError
-        A third of the items has fewer than ``targets``.
-    """
-    targets = checks.positive_int("targets", targets)
-    rng = np.random.default_rng(seed)
-    counts = train["item"].value_counts().sort_index().sort_values(kind="stable")
-    third = len(counts) // 3
-    if targets > third:
-        raise ValueError(f"targets is {targets}; expected at most {third}, a third of the items")
-    return [
-        Attack(fillers, kind, target, profiles_for(train, target, fillers, rng))
-        for number, kind in enumerate(KINDS)
-        for target in rng.choice(counts.index[number * third :][:third], targets, replace=False)
-        for fillers in FILLERS
-    ]
-
-
-def profiles_for(
-    train: pd.DataFrame, target: Any, fillers: str, rng: np.random.Generator
-) -> pd.DataFrame:
-    """Make up users who push an item.
-
-    Parameters
-    ----------
-    train : pandas.DataFrame
-        The genuine interactions: user, item, rating and timestamp.
-    target : id
-        The item to push.
-    fillers : "random" or "popular"
-        How the other items are chosen.
-    rng : numpy.random.Generator
-        Draws random fillers.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of train, for new users; their time is the last of train.
-    """
-    others = train[train["item"] != target].groupby("item")["rating"].agg(["size", "mean"])
-    # The most popular first, of equal ones the lower id.
-    others = others.sort_values("size", ascending=False, kind="stable")
-    loved = pd.DataFrame(
-        {"item": [target, *others.index[:POPULAR]], "rating": train["rating"].max()}
-    )
-    rest = others.iloc[POPULAR:]
-    n_fillers = min(_n_fillers(train), len(rest))
-    made = []
-    for user in _new_users(train["user"]):
-        random = fillers == "random"
-        places = rng.choice(len(rest), n_fillers, replace=False) if random else range(n_fillers)
-        taken = rest.iloc[places]
-        ratings = np.rint(taken["mean"].to_numpy())
-        made += [
-            loved.assign(user=user),
-            pd.DataFrame({"item": taken.index, "rating": ratings, "user": user}),
-        ]
-    profiles = pd.concat(made, ignore_index=True).assign(timestamp=train["timestamp"].max())
-    return profiles[["user", "item", "rating", "timestamp"]]
+    return Study("Bad actors", protocol, tables, findings=findings(measured))
 
 
 def attacked(
@@ -324,18 +228,6 @@ def ranks_of(
     return Ranks(users, catalogue, rank, rating)
 
 
-def _n_fillers(train: pd.DataFrame) -> int:
-    return max(0, round(len(train) / train["user"].nunique()) - POPULAR - 1)
-
-
-def _new_users(users: pd.Series) -> list[Any]:
-    """Ids that sort behind all others."""
-    n_profiles, last = max(1, round(SHARE * users.nunique())), users.max()
-    if isinstance(last, str):
-        return [f"{last}+{number}" for number in range(n_profiles)]
-    return [int(last) + 1 + number for number in range(n_profiles)]
-
-
 def _changed(before: Ranks, after: Ranks) -> float:
     """The share of the first places whose item was not there before."""
     was, shown = ((one.rank > 0) & (one.rank <= K) for one in (before, after))
@@ -363,29 +255,36 @@ def _table(fillers: str, kind: str, measured: pd.DataFrame, counts: pd.Series) -
     frame.insert(2, "highest HR", by_model["HR after"].max())
     for column in ("rank before", "rank after"):
         frame[column] = [f"{value:,.0f}" for value in frame[column]]
-    frame["shift"] = ["" if np.isnan(value) else f"{value:+.2f}" for value in frame["shift"]]
+    frame["shift"] = ["" if np.isnan(value) else signed(value, 2) for value in frame["shift"]]
     return Table(caption, frame, decimals=4)
 
 
-def _findings(measured: pd.DataFrame) -> str:
-    """What the numbers say, for whatever models there are."""
+def findings(measured: pd.DataFrame) -> str:
+    """Say what the numbers say, whatever they are.
+
+    Parameters
+    ----------
+    measured : pandas.DataFrame
+        Rows of `attacked`, by the name of the model.
+    """
     by = measured.groupby(["model", "fillers", "kind"], sort=False)
     means = by.mean(numeric_only=True).reset_index()
     means["gain"] = means["HR after"] - means["HR before"]
     means["loss"] = means["NDCG@10 before"] - means["NDCG@10 after"]
-    gained, changed, lost = (
-        means.iloc[means[column].argmax()] for column in ("gain", "places changed", "loss")
-    )
     most = means.groupby("model", sort=False)[["gain", "places changed"]].max()
+    hardly = ", ".join(most.index[most["gain"] < _HARDLY])
+    same = ", ".join(most.index[most["places changed"] == 0])
+    reached = f"fewer than {_HARDLY:.1%} more of the users, in every table"
     lines = [
-        f"The target gains most with {_cell(gained)}: its hit ratio goes from "
-        f"{gained['HR before']:.4f} to {gained['HR after']:.4f}.",
-        f"It reaches fewer than {_HARDLY:.1%} more of the users, in every table, with "
-        f"{_names(most.index[most['gain'] < _HARDLY])}.",
-        f"Lists change most with {_cell(changed)}: {changed['places changed']:.1%} of the places.",
-        f"NDCG@10 falls most with {_cell(lost)}: from {lost['NDCG@10 before']:.4f} to "
-        f"{lost['NDCG@10 after']:.4f}.",
-        f"No list changes with {_names(most.index[most['places changed'] == 0])}.",
+        _most(means, "gain", "HR", "The target gains most", "The target gains with no model"),
+        f"It reaches {reached}, with {hardly}."
+        if hardly
+        else f"With every model it reaches {_HARDLY:.1%} more of the users or more, in some table.",
+        _changes(means),
+        _most(means, "loss", "NDCG@10", "NDCG@10 falls most", "NDCG@10 falls with no model"),
+        f"All lists stay as they are with {same}."
+        if same
+        else "With every model some list changes.",
         "To a model of who took what a profile is a list of items, whatever its ratings. Attacks "
         "made for one model, more profiles, and targets that are nearly in the lists already may "
         "do more; these were not tried. Changes of NDCG@10 are given without an interval.",
@@ -393,9 +292,21 @@ def _findings(measured: pd.DataFrame) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _most(means: pd.DataFrame, change: str, metric: str, where: str, nowhere: str) -> str:
+    """Where a metric changes most to the worse, if it does anywhere."""
+    row = means.iloc[means[change].argmax()]
+    if row[change] <= 0:
+        return f"{nowhere}."
+    before, after = (short(row[f"{metric} {when}"], 4) for when in ("before", "after"))
+    return f"{where} with {_cell(row)}: {metric} goes from {before} to {after}."
+
+
+def _changes(means: pd.DataFrame) -> str:
+    row = means.iloc[means["places changed"].argmax()]
+    if not row["places changed"]:
+        return "No place changes."
+    return f"Lists change most with {_cell(row)}: {row['places changed']:.1%} of the places."
+
+
 def _cell(row: pd.Series) -> str:
     return f"{row['model']} ({row['kind']} targets, {row['fillers']} fillers)"
-
-
-def _names(found: pd.Index[Any]) -> str:
-    return ", ".join(found) or "none of the models"
