@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from llmrec_kernels.datasets import Dataset, DatasetNotFoundError, movielens_100k
-from llmrec_kernels.evaluation import leave_last_out
+from llmrec_kernels.evaluation import Report, leave_last_out
 from llmrec_kernels.recommenders import ItemKNNRecommender, PopularityRecommender, rerank
-from llmrec_kernels.studies.exposure import exposure, item_groups, user_groups
+from llmrec_kernels.studies.exposure import exposure, findings, item_groups, user_groups
 from llmrec_kernels.studies.study import Study
 
 N_USERS, N_ITEMS = 60, 150
@@ -137,7 +137,7 @@ def test_shares_are_those_of_plain_counting(study: Study) -> None:
 def test_the_caption_says_what_the_test_items_are(study: Study) -> None:
     groups = _groups_by_hand()
     share = np.mean([groups[item] == "tail" for item in TEST["item"]])
-    assert f"{share:.3f} are tail" in study.tables[0].caption
+    assert f"{share:.3f} are tail".lstrip("0") in study.tables[0].caption
 
 
 @pytest.mark.parametrize(("number", "attribute"), [(1, "gender"), (2, "age"), (3, "activity")])
@@ -157,7 +157,7 @@ def test_gaps_are_between_the_best_and_the_worst_served(
         if gap > 0:
             best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
             assert table.loc[name, "highest, lowest"] == f"{best}, {worst}"
-        low, high = map(float, table.loc[name, "95% interval"].split(" to "))
+        low, high = map(float, table.loc[name, "95% interval"].strip("[]").split(", "))
         assert low <= gap <= high
 
 
@@ -186,10 +186,38 @@ def test_the_study_renders_with_its_protocol(study: Study) -> None:
     page = study.markdown()
     assert page.count("| popularity |") == 4
     assert "the first 100 of the items" in page
+    assert "ALS begins with the seed 0" in page
     assert "of the vectors given" in page
     sizes = Counter(_groups_by_hand().values())
     assert f"{sizes['head']} head, {sizes['mid']} mid, {sizes['tail']} tail" in page
     assert study.findings.startswith("- ")
+
+
+def _reports(**ndcg: float) -> dict[str, Report]:
+    """Of lists that are as good for every user, so that what differs at all differs surely."""
+    return {
+        name: Report(
+            10, pd.DataFrame({"NDCG@10": [one] * 5, "Exposure tail@10": [one] * 5}), {}, n_skipped=0
+        )
+        for name, one in ndcg.items()
+    }
+
+
+def test_findings_say_of_each_reordered_list_whether_it_gains_costs_or_does_neither() -> None:
+    after = _reports(ours=0.5, better=0.75, worse=0.25, equal=0.5, alike=0.5)
+    told = findings(_reports(ours=0.5, other=1.0), {}, after, "ours").splitlines()
+    assert told[:4] == [
+        "- The tail has .500 of the places with ours, 1.000 with other.",
+        "- Reordered, better gains .250 of NDCG@10.",
+        "- Reordered, worse costs .250 of NDCG@10.",
+        "- The NDCG@10 of the lists reordered by equal; alike cannot be told from that of "
+        "the ours.",
+    ]
+
+
+def test_findings_do_not_speak_of_lists_that_are_not_there() -> None:
+    for after in (_reports(ours=0.5, worse=0.25), _reports(ours=0.5)):
+        assert "cannot be told" not in findings(_reports(ours=0.5), {}, after, "ours")
 
 
 def test_users_of_whom_nothing_is_known_are_refused() -> None:

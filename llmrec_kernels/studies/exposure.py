@@ -36,7 +36,7 @@ from llmrec_kernels.evaluation import (
 )
 from llmrec_kernels.recommenders import Recommendations, rerank
 from llmrec_kernels.studies import models
-from llmrec_kernels.studies.study import Study, Table
+from llmrec_kernels.studies.study import Study, Table, interval, short, signed
 
 K = 10
 CANDIDATES = 100  # what is reordered
@@ -51,7 +51,8 @@ _EXPOSURE = [f"Exposure {group}@{K}" for group in POPULARITY_GROUPS]
 _PROTOCOL = f"""\
 Data: {{name}}, {{users}} users, all interactions positive. Each user's last interaction is the \
 test (leave-last-out), the others are train; all items that a user has not in train are ranked. \
-Models have the settings of `studies.models.BASELINES` and `models.hybrid()`.
+Models have the settings of `studies.models.BASELINES` and `models.hybrid()`, and ALS begins with \
+the seed 0.
 
 Items: {{sizes}}: in the order of their interactions in train, the most popular first, those that \
 begin within the first third of all interactions are the head, within the second third the mid, \
@@ -155,7 +156,7 @@ def exposure(
     tables = [
         Table(
             "**Exposure** by recommender. Of the test items "
-            + ", ".join(f"{taken.get(one, 0.0):.3f} are {one}" for one in POPULARITY_GROUPS)
+            + ", ".join(f"{short(taken.get(one, 0.0), 3)} are {one}" for one in POPULARITY_GROUPS)
             + ".",
             pd.DataFrame({name: _shown(one) for name, one in whole.items()}).T,
         ),
@@ -178,7 +179,7 @@ def exposure(
         vectors=described,
     )
     return Study(
-        "Exposure and gaps", protocol, tables, findings=_findings(whole, by_group, after, reranked)
+        "Exposure and gaps", protocol, tables, findings=findings(whole, by_group, after, reranked)
     )
 
 
@@ -313,14 +314,9 @@ def _gaps(reports: Mapping[str, Report], group: pd.Series) -> pd.DataFrame:
         rows[name] = {one: means[one] for one in group.cat.categories if one in means} | {
             "highest, lowest": f"{gap.highest}, {gap.lowest}",
             "difference": gap.difference,
-            "95% interval": f"{_signed(gap.low)} to {_signed(gap.high)}",
+            "95% interval": interval(gap.low, gap.high, 3),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _signed(value: float) -> str:
-    """As the field prints differences: without the zero before the point."""
-    return f"{value:+.3f}".replace("0.", ".", 1)
 
 
 def _against(reports: Mapping[str, Report], base: str) -> pd.DataFrame:
@@ -330,22 +326,35 @@ def _against(reports: Mapping[str, Report], base: str) -> pd.DataFrame:
         rows[name] = _shown(report) | {"difference": "", "95% interval": ""}
         if name != base:
             cost = compare_paired(report, reports[base], _NDCG)
-            rows[name]["difference"] = _signed(cost.difference)
-            rows[name]["95% interval"] = f"{_signed(cost.low)} to {_signed(cost.high)}"
+            rows[name]["difference"] = signed(cost.difference, 3)
+            rows[name]["95% interval"] = interval(cost.low, cost.high, 3)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _findings(
+def findings(
     whole: Mapping[str, Report],
     by_group: Mapping[str, Mapping[str, Report]],
     after: Mapping[str, Report],
     reranked: str,
 ) -> str:
-    """What the numbers say, for whatever models there are."""
+    """Say what the numbers say, whatever they are.
+
+    Parameters
+    ----------
+    whole : mapping of str to Report
+        Of each recommender.
+    by_group : mapping of str to mapping of str to Report
+        The same with groups of users, by attribute.
+    after : mapping of str to Report
+        Of the lists that are reordered, and of those that are not, by the name ``reranked``.
+    reranked : str
+        The recommender whose lists are reordered.
+    """
     tail = {name: report[f"Exposure tail@{K}"] for name, report in whole.items()}
     least, most = min(tail, key=tail.__getitem__), max(tail, key=tail.__getitem__)
     lines = [
-        f"The tail has {tail[least]:.3f} of the places with {least}, {tail[most]:.3f} with {most}."
+        f"The tail has {short(tail[least], 3)} of the places with {least}, "
+        f"{short(tail[most], 3)} with {most}."
     ]
     for attribute, reports in by_group.items():
         gaps = {name: report.gap(_NDCG) for name, report in reports.items()}
@@ -354,14 +363,20 @@ def _findings(
             f"By {attribute}, {len(sure)} of {len(gaps)} gaps have an interval above 0"
             + (f" (the group served best): {', '.join(sure)}." if sure else ".")
         )
+    alike = []
     for name, report in after.items():
         cost = compare_paired(report, after[reranked], _NDCG)
         if cost.low > 0 or cost.high < 0:
             verb = "gains" if cost.difference > 0 else "costs"
-            lines.append(f"Reordered, {name} {verb} {abs(cost.difference):.3f} of {_NDCG}.")
-    lines.append(
-        f"The {_NDCG} of the other reordered lists cannot be told from that of the {reranked}."
-    )
+            told = short(abs(cost.difference), 3)
+            lines.append(f"Reordered, {name} {verb} {told} of {_NDCG}.")
+        elif name != reranked:
+            alike.append(name)
+    if alike:
+        lines.append(
+            f"The {_NDCG} of the lists reordered by {'; '.join(alike)} cannot be told from that of "
+            f"the {reranked}."
+        )
     lines.append(
         "Who has a long history has taken more of what is popular, and one test item among many "
         "others liked is hard to find: gaps by activity are also of the protocol."
