@@ -277,6 +277,8 @@ def test_the_study_has_a_row_for_each_recommender_and_says_what_cannot_be_asked(
     assert first.loc["popularity"].drop(["a sentence", "a sentence and 2 likes"]).nunique() == 1
     assert "Likes are drawn." in page
     assert "permutation" in page
+    assert "the 10 people who took an item are counted over everybody" in page
+    assert "ALS begins with the seed 0 each time" in page
     assert "nan" not in page
     study.write_pictures(tmp_path)
     assert "likes known" in (tmp_path / "few-shot-made up.svg").read_text()

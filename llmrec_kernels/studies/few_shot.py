@@ -18,14 +18,12 @@ generalization": users held out whole, one part of each history to know them by,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from llmrec_kernels.datasets import load
 from llmrec_kernels.evaluation import evaluate
@@ -116,17 +114,16 @@ def few_shot(name: str, *, seeds: Sequence[int] = models.SEEDS) -> Study:
 
 
 def study_of(task: Task, encoder: Encodes, seeds: Sequence[int]) -> Study:
-    """The study of one task, with a text encoder."""
+    """The study of one task, with a text encoder that is asked for the same texts often."""
     if not len(seeds):
         raise ValueError("seeds is empty; expected one seed or more")
-    remembering = _Remembering(encoder)
-    tried = candidates_tried(task, remembering)
+    tried = candidates_tried(task, encoder)
     settings = best_of(tried)
     users, runs = halves(task.likes), []
     for seed in seeds:
         newcomers = hold_out(task.likes, users.to_test, seed)
         fitted = {
-            name: make(task, remembering, settings).fit(newcomers.train, task.items)
+            name: make(task, encoder, settings).fit(newcomers.train, task.items)
             for name, make in _MADE.items()
         }
         runs.append(measured(fitted, newcomers, sentences(task, newcomers.known)).assign(seed=seed))
@@ -138,7 +135,8 @@ def candidates_tried(task: Task, encoder: Encodes) -> Tried:
     """How good each candidate is for users who are not those of the test.
 
     The measure is the mean NDCG@10 over the questions that tell something and that the recommender
-    answers. Nothing of the users of the test is looked at, not even to fit on.
+    answers. The likes of the users of the test are not looked at, not even to fit on; but the
+    catalogue is of everybody, so that they have a part in which items there are.
 
     Parameters
     ----------
@@ -276,22 +274,6 @@ class _Lists(NamedTuple):
         return _Lists(*(list(column) for column in zip(*rows, strict=True)))
 
 
-class _Remembering:
-    """An encoder that keeps the vectors of all texts: each model asks for the same ones."""
-
-    def __init__(self, encoder: Encodes) -> None:
-        self._encoder = encoder
-        self._vectors: dict[str, Tensor] = {}
-
-    def encode(self, texts: Iterable[str]) -> Tensor:
-        """Vectors [n, d] of n texts."""
-        texts = list(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, torch.as_tensor(self._encoder.encode(new)), strict=True))
-        return torch.stack([self._vectors[text] for text in texts])
-
-
 def _features(task: Task, encoder: Encodes) -> FeatureEncoder:
     columns = (*task.categories, *task.numbers)
     weights = dict.fromkeys(columns, models.FEATURE_WEIGHT)
@@ -360,4 +342,7 @@ Texts are encoded by MiniLM; beside the text, each feature ({features}) counts \
 of EASE and aligned. Settings are chosen once from a few candidates (last table), by mean NDCG@10 \
 over all columns but the first, in the same protocol among the users who are not for the test: two \
 fifths of the first half, at most {MOST_USERS}, are held out with the seed 0, and models are \
-fitted on the rest. All else is as the recommenders have it by default."""
+fitted on the rest. What the users of the test like has no part in that, but for the catalogue: \
+the {MIN_TAKERS} people who took an item are counted over everybody. ALS begins with the seed 0 \
+each time: the seeds change who is held out, not how it begins. All else is as the recommenders \
+have it by default."""

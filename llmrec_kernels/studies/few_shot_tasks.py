@@ -57,7 +57,7 @@ class Users(NamedTuple):
     """Users with enough likes, in two halves."""
 
     to_choose: NDArray[Any]  # settings are chosen by these
-    to_test: NDArray[Any]  # no choice knows of these
+    to_test: NDArray[Any]  # no choice knows what these like
 
 
 class Newcomers(NamedTuple):
