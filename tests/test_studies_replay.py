@@ -178,11 +178,42 @@ def test_items_with_few_interactions_are_left_out_and_time_decides():
 def test_costs_have_a_row_a_model_and_a_column_a_batch_and_size():
     makes = {"popularity": PopularityRecommender, "items": ItemKNNRecommender}
     costs = replay.update_costs(task(), makes, sizes=(50, 100), batches=(1, 3))
-    assert costs.columns.tolist() == ["1 on 50", "1 on 100", "3 on 50", "3 on 100"]
-    assert costs.index.tolist() == ["popularity", "items", replay.LENGTHS]
+    for table in costs:
+        assert table.columns.tolist() == ["1 on 50", "1 on 100", "3 on 50", "3 on 100"]
+        assert (table[:2].map(lambda text: int(text.replace(",", ""))) > 0).all(axis=None)
+    assert costs.updates.index.tolist() == ["popularity", "items", replay.LENGTHS]
+    assert costs.questions.index.tolist() == ["popularity", "items"]
     # Each user has six events in a row: those from the 51st on find from 0 to 5 before them.
-    assert costs.loc[replay.LENGTHS, "1 on 50"] == "2"
-    assert (costs[:2].map(lambda text: int(text.replace(",", ""))) > 0).all(axis=None)
+    assert costs.updates.loc[replay.LENGTHS, "1 on 50"] == "2"
+
+
+def test_each_update_is_followed_by_a_question_for_the_user_of_its_last_event():
+    model, some = Recording(), task()
+    replay.update_costs(some, {"it": lambda: model}, sizes=(50,), batches=(4,))
+    pairs = list(zip(some.events.user, some.events.item, strict=True))
+    batches = [pairs[start : start + 4] for start in range(50, 50 + 4 * replay.REPEATS, 4)]
+    asked = [[("told", batch), ("asked", [batch[-1][0]])] for batch in batches]
+    assert model.calls[1:] == [call for calls in asked for call in calls]
+
+
+@pytest.mark.parametrize("slow", ["update", "recommend"])
+def test_what_is_put_off_until_it_is_asked_counts_with_the_question(slow, monkeypatch):
+    """By a clock that stands still but in what is slow: no test waits."""
+    now = [0.0]
+
+    class Slow(PopularityRecommender):
+        def update(self, interactions):
+            now[0] += 0.001 * (slow == "update")
+            return super().update(interactions)
+
+        def recommend(self, users, k=10, **options):
+            now[0] += 0.001 * (slow == "recommend")
+            return super().recommend(users, k, **options)
+
+    monkeypatch.setattr(replay.time, "perf_counter", lambda: now[0])
+    costs = replay.update_costs(task(), {"it": Slow}, sizes=(50,), batches=(2,))
+    found = costs.updates.loc["it", "2 on 50"], costs.questions.loc["it", "2 on 50"]
+    assert found == (("500", "0") if slow == "update" else ("0", "1,000"))
 
 
 def test_an_update_does_no_work_in_proportion_to_the_model(monkeypatch):
@@ -212,7 +243,7 @@ def test_the_study_compares_the_adaptive_hybrid_with_the_others(tmp_path, monkey
     study = replay.study_of(
         task(n_users=120), parts, rates=(0.05, 0.2), batch=3, window=100, sizes=(100, 400)
     )
-    choice, quality, paired, costs = (table.frame for table in study.tables)
+    choice, quality, paired, costs, questions = (table.frame for table in study.tables)
     assert choice.index.tolist() == ["β = 0.05", "β = 0.2"]
     assert quality.index.tolist() == [
         replay.ADAPTIVE,
@@ -224,8 +255,9 @@ def test_the_study_compares_the_adaptive_hybrid_with_the_others(tmp_path, monkey
     assert paired.index.tolist() == quality.index.tolist()[1:]
     assert quality[replay.NDCG]["knows"] > quality[replay.NDCG]["guesses"] + 0.1
     gain = quality[replay.NDCG][replay.ADAPTIVE] - quality[replay.NDCG]["guesses"]
-    assert paired[replay.NDCG]["guesses"].startswith(f"{gain:+.4f} (".replace("0.", ".", 1))
+    assert paired[replay.NDCG]["guesses"].startswith(f"{gain:+.4f} [".replace("0.", ".", 1))
     assert costs.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE, replay.LENGTHS]
+    assert questions.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE]
     assert "720 ratings of the 48 items" in study.protocol
     assert "on knows" in study.findings
     study.write_pictures(tmp_path)

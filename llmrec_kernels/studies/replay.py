@@ -14,7 +14,7 @@ worth more than to have learned once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,13 @@ class Task(NamedTuple):
 
     events: pd.DataFrame  # `user`, `item`, `rating`, `timestamp`
     items: pd.DataFrame
+
+
+class Costs(NamedTuple):
+    """What it takes to learn and to answer: a row a model, a column a length of batch and size."""
+
+    updates: pd.DataFrame  # microseconds an event; last, how long the histories are
+    questions: pd.DataFrame  # microseconds of the first question after an update
 
 
 def replay() -> Study:
@@ -160,7 +167,12 @@ def study_of(
             Table(report.choice_caption(choice, best), report.choice_frame(choice)),
             Table("**All replayed events.**", report.quality(found), decimals=4),
             Table(f"**{ADAPTIVE.capitalize()} less each other one.**", report.differences(paired)),
-            Table(_costs_caption(sizes), costs),
+            Table(_costs_caption(sizes), costs.updates),
+            Table(
+                f"**And the first question after it**, in microseconds: `recommend` with k = {K} "
+                "for the user of the batch's last event (median of the same batches).",
+                costs.questions,
+            ),
         ],
         [
             Picture(
@@ -210,8 +222,10 @@ def update_costs(
     makes: Mapping[str, models.Make],
     sizes: Sequence[int] = SIZES,
     batches: Sequence[int] = BATCHES,
-) -> pd.DataFrame:
-    """Time `update` for models of several sizes and batches of several lengths.
+) -> Costs:
+    """Time `update`, and the question after it, for models and batches of several sizes.
+
+    What a model puts off until it is asked is part of that question.
 
     Parameters
     ----------
@@ -224,28 +238,34 @@ def update_costs(
 
     Returns
     -------
-    pandas.DataFrame
-        Microseconds an event, the median over batches, as text: a row a model; a column for each
-        length of batch and size. Last, how many items the histories of a batch's users have.
+    Costs
+        Medians over batches, as text. The question is for the user of the last event of a batch;
+        the length of histories is how many items those of a batch's users have.
     """
-    rows: dict[str, dict[str, str]] = {}
+    updates: dict[str, dict[str, str]] = {}
+    questions: dict[str, dict[str, str]] = {}
     lengths: dict[str, str] = {}
     for name, make in makes.items():
-        rows[name] = {}
+        updates[name], questions[name] = {}, {}
         for size in sizes:
             model, at = make().fit(task.events[:size], task.items), size
             for batch in batches:
                 stop = at + REPEATS * batch
                 taken = [
-                    _seconds(model.update, task.events[start : start + batch])
+                    _seconds(model, task.events[start : start + batch])
                     for start in range(at, stop, batch)
                 ]
+                update, question = 1e6 * np.median(taken, axis=0)
                 column = f"{batch} on {size:,}"
-                rows[name][column] = f"{1e6 * np.median(taken) / batch:,.0f}"
+                updates[name][column] = f"{update / batch:,.0f}"
+                questions[name][column] = f"{question:,.0f}"
                 lengths[column] = f"{_changed(task.events, at, stop, batch):,.0f}"
                 at = stop
     order = [f"{batch} on {size:,}" for batch in batches for size in sizes]
-    return pd.DataFrame.from_dict(rows | {LENGTHS: lengths}, orient="index")[order]
+    return Costs(
+        pd.DataFrame.from_dict(updates | {LENGTHS: lengths}, orient="index")[order],
+        pd.DataFrame.from_dict(questions, orient="index")[order],
+    )
 
 
 def _changed(events: pd.DataFrame, begin: int, end: int, batch: int) -> float:
@@ -261,10 +281,13 @@ def _changed(events: pd.DataFrame, begin: int, end: int, batch: int) -> float:
     )
 
 
-def _seconds(update: Callable[[pd.DataFrame], Any], events: pd.DataFrame) -> float:
+def _seconds(model: Recommender[Any], events: pd.DataFrame) -> tuple[float, float]:
+    """How long the model takes to learn from the events, and to answer the last one's user."""
     begun = time.perf_counter()
-    update(events)
-    return time.perf_counter() - begun
+    model.update(events)
+    learned = time.perf_counter()
+    model.recommend([events["user"].iloc[-1]], k=K)
+    return learned - begun, time.perf_counter() - learned
 
 
 def _hybrid(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from llmrec_kernels.evaluation import PairedComparison, PrequentialResult
+from llmrec_kernels.studies.study import interval, short, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def choice_caption(choice: Mapping[float, Replayed], best: float) -> str:
 def choice_frame(choice: Mapping[float, Replayed]) -> pd.DataFrame:
     """Give the quality with each rate."""
     rows = {
-        f"β = {rate:g}": {label: _short(one.result[label]) for label in (HR, NDCG)}
+        f"β = {rate:g}": {label: short(one.result[label], 4) for label in (HR, NDCG)}
         for rate, one in choice.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -72,8 +73,7 @@ def quality(found: Mapping[str, Replayed]) -> pd.DataFrame:
     for name, one in found.items():
         rows[name] = {}
         for label in (HR, NDCG):
-            low, high = one.result.interval(label)
-            told = f"{_short(low)} to {_short(high)}"
+            told = interval(*one.result.interval(label), 4)
             rows[name] |= {label: one.result[label], f"{label}, 95%": told}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -82,7 +82,7 @@ def differences(paired: Pairs) -> pd.DataFrame:
     """Give what the adaptive hybrid has more than each other model, user by user."""
     rows: dict[str, dict[str, str]] = {}
     for (other, label), one in paired.items():
-        rows.setdefault(other, {}).update({label: _told(one), f"{label}, p": _short(one.p)})
+        rows.setdefault(other, {}).update({label: _told(one), f"{label}, p": short(one.p, 4)})
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -108,20 +108,18 @@ def findings(found: Mapping[str, Replayed], paired: Pairs) -> str:
         "the others can have much of it, and one that says what others say already has little."
         "\n\n"
         "`update` of every part and of the fixed hybrid costs in proportion to the events and to "
-        "the histories of their users, whatever the model was fitted on. The adaptive hybrid asks "
-        "its parts once for each user in a batch before it learns, so an event costs it about as "
-        "much as a recommendation: in proportion to the items, and with user neighbours among the "
-        "parts to the users who took the same items."
+        "the histories of their users, whatever the model was fitted on. User neighbours, alone "
+        "or in a hybrid, put off some of it: the first question after an update lays out the "
+        "histories that have changed. The adaptive hybrid asks its parts what they say to each "
+        "user in a batch before it learns, so that its `update` holds the question that others "
+        "put off: it costs about as much as a recommendation for each of these users, in "
+        "proportion to the items, and with user neighbours among the parts also to the users who "
+        "took the same items. A batch of one event costs as much as a whole question."
     )
 
 
 def _told(one: PairedComparison) -> str:
-    return f"{_short(one.difference, '+')} ({_short(one.low, '+')} to {_short(one.high, '+')})"
-
-
-def _short(value: float, sign: str = "") -> str:
-    """A number below 1 as the tables print it, without the zero before the point."""
-    return f"{value:{sign}.4f}".replace("0.", ".", 1)
+    return f"{signed(one.difference, 4)} {interval(one.low, one.high, 4)}"
 
 
 def draw_weights(weights: pd.DataFrame, window: int) -> Figure:
