@@ -12,7 +12,7 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),auto,0)
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
 .PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants scalar \
-	no-extension stress format bench bench-gpu clean
+	no-extension stress studies format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -81,6 +81,10 @@ AGAIN := $(BIN)/python -m pytest -q -n 2 $(ONCE:%=--ignore-glob='tests/test_*%*'
 stress: $(READY)
 	LLMREC_STRESS_SECONDS=60 $(BIN)/python -m pytest -q tests/test_index_threads.py
 
+# What docs/results.md claims, measured once more.
+studies: $(READY)
+	$(BIN)/python -m pytest -q -n 2 tests/check_studies.py
+
 # After `kernels`, whose objects tests/test_disassembly.py reads.
 scalar: kernels $(READY)
 	LLMREC_ISA=scalar $(AGAIN)
@@ -91,7 +95,7 @@ no-extension: kernels $(READY)
 # The long rungs, two at a time: each has parts that leave a core idle. The longest come first.
 test-all: test mutants
 	$(MAKE) -j 2 --output-sync=target --no-print-directory \
-		kernels cuda tidy resources levels scalar no-extension stress
+		kernels cuda tidy resources levels studies scalar no-extension stress
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -49,26 +49,44 @@ def test_popularity_on_ones_own_ratings_is_what_counting_says(shop):
         counts = Counter(train.item)
         ranked = sorted(set(range(20)) - seen, key=lambda item: (-counts[item], item))
         hits.append(last in ranked[:3])
-    found = pd.read_csv("table.csv").set_index("model")
-    assert found.loc["popularity", "HR@3"] == pytest.approx(np.mean(hits))
+    found = pd.read_csv("table.csv").set_index("metric")
+    assert found.loc["HR@3", "mean"] == pytest.approx(np.mean(hits))
 
 
 @pytest.mark.parametrize("split", ["last", "ratio", "time", "random"])
 def test_models_are_compared_with_the_first_on_each_split(shop, split):
     result = run(*OWN, "--model", "ease", "--model", "item-knn", "--split", split)
     assert result.exit_code == 0, result.output
-    header, first, second = result.stdout.strip().splitlines()
-    assert "NDCG@10" in header
-    assert first.split()[0] == "ease"
-    assert second.split()[0] == "item-knn"
+    assert "metrics\n" in result.stdout
+    assert "less ease\n" in result.stdout
+    assert "NDCG@10" in result.stdout
+    assert "head" in result.stdout  # whose places in the lists
+
+
+def test_metrics_come_by_group_of_users_with_the_largest_gap(shop):
+    users = pd.DataFrame({"user": range(12), "kind": ["new", "old"] * 6})
+    users.to_csv("users.csv", index=False)
+    options = ("--model", "popularity", "--metric", "ndcg", "--users", "users.csv")
+    result = run(*OWN, *options, "--group", "kind", "--out", "table.json")
+    assert result.exit_code == 0, result.output
+    gap = json.loads(Path("table.json").read_text())["largest gap between groups by kind"][0]
+    assert {gap["highest"], gap["lowest"]} == {"new", "old"}
+    assert gap["low"] <= gap["difference"] <= gap["high"]
+
+
+def test_models_that_read_no_text_need_no_items(shop):
+    result = run("evaluate", "--ratings", "ratings.csv", "--metric", "ndcg")
+    assert result.exit_code == 0, result.output
+    models = {line.split()[0] for line in result.stdout.splitlines() if "NDCG@10" in line}
+    assert models == {"popularity", "item-knn", "user-knn", "ease", "als"}
 
 
 def test_a_table_can_be_a_page_or_json(shop):
     for ending in ("md", "json"):
         result = run(*OWN, "--model", "popularity", "--out", f"table.{ending}")
         assert result.exit_code == 0, result.output
-    assert "| popularity |" in Path("table.md").read_text()
-    assert json.loads(Path("table.json").read_text())[0]["model"] == "popularity"
+    assert "| popularity | HR@10 |" in Path("table.md").read_text()
+    assert json.loads(Path("table.json").read_text())["metrics"][0]["model"] == "popularity"
 
 
 BAD = {
@@ -76,7 +94,17 @@ BAD = {
         ("evaluate", "--ratings", "no.csv", "--items", "items.csv"),
         "no.csv",
     ),
-    "items alone": (("evaluate", "--items", "items.csv"), "--ratings and --items go together"),
+    "items alone": (("evaluate", "--items", "items.csv"), "are for your own --ratings"),
+    "a part of the page that would take its place": (
+        ("evaluate", "--study", "ratings"),
+        "--study makes a part of the page; give --out",
+    ),
+    "a group without users": ((*OWN, "--group", "kind"), "--users and --group go together"),
+    "a metric that there is not": ((*OWN, "--metric", "magic"), "metrics must be among"),
+    "texts that are not there": (
+        ("evaluate", "--ratings", "ratings.csv", "--model", "content"),
+        "there are no --items, whose texts content reads",
+    ),
     "a study that there is not": (
         ("evaluate", "--study", "magic", "--out", "page.md"),
         "--study is 'magic'; expected one of known-items",

@@ -195,7 +195,7 @@ def test_what_was_liked_is_private_also_beside_a_text():
 
 
 def test_a_private_profile_is_not_explained_and_no_item_moves_the_weight_of_another():
-    with pytest.raises(UnsupportedError, match="does not score by what a user took"):
+    with pytest.raises(UnsupportedError, match="the profile has noise for privacy"):
         private().explain("ann", "film 0")
     noise = GaussianProfile(1.0, 1e-5, secret=SECRET)
     for options in ({"pooling": "recency"}, {"interests": 2}):
@@ -203,8 +203,22 @@ def test_a_private_profile_is_not_explained_and_no_item_moves_the_weight_of_anot
             ContentRecommender(embeddings=VECTORS, privacy=noise, **options)
 
 
-def test_the_private_noise_hides_nothing_of_who_took_nothing():
-    users = pd.DataFrame({"user": ["eve"]})
+def test_a_private_profile_does_not_tell_who_took_nothing():
+    users = pd.DataFrame({"user": ["eve", "pat"]})
     noise = GaussianProfile(1.0, 1e-5, secret=SECRET)
     model = ContentRecommender(embeddings=VECTORS, privacy=noise).fit(SEEN, ITEMS, users)
-    assert model.recommend(["eve", "ann"]).unknown_users == ("eve",)
+    answer = model.recommend(["eve", "pat", "ann", "stranger"], filter_seen=False)
+    assert answer.unknown_users == ("stranger",)
+    eve, pat = (answer.score[answer.user == one].tolist() for one in ("eve", "pat"))
+    assert eve != pat  # noise of their own
+
+
+def test_the_same_history_of_another_user_has_other_noise():
+    rows = SEEN[SEEN.user == "ann"]
+    twins = pd.concat([rows, rows.assign(user="twin")])
+    noise = GaussianProfile(1.0, 1e-5, secret=SECRET)
+    model = ContentRecommender(embeddings=VECTORS, privacy=noise).fit(twins, ITEMS)
+    answer = model.recommend(["ann", "twin"])
+    ann, twin = (answer.score[answer.user == one].tolist() for one in ("ann", "twin"))
+    assert ann != twin
+    assert answer.score.tolist() == model.recommend(["ann", "twin"]).score.tolist()

@@ -245,6 +245,29 @@ def test_weight_moves_to_the_part_that_predicts():
     assert sum(model.current_weights.values()) == pytest.approx(2.0)
 
 
+def test_an_event_counts_once_and_in_the_order_of_time_however_events_are_batched():
+    draw = np.random.default_rng(5)
+    known = pd.DataFrame({"user": draw.integers(0, 6, 40), "item": draw.integers(0, 12, 40)})
+    known["timestamp"] = range(40)
+    later = pd.DataFrame(
+        {"user": [0, 1, 2, 3], "item": [1, 4, 7, 9], "timestamp": [50, 51, 52, 53]}
+    )
+
+    def weights(*batches):
+        parts = {"popular": PopularityRecommender(), "items": ItemKNNRecommender(5, 1.0)}
+        model = HybridRecommender(parts, adaptive=True, rate=0.5)
+        model.fit(known, pd.DataFrame({"item": range(12)}))
+        for batch in batches:
+            model.update(batch)
+        return model.current_weights
+
+    once = weights(later)
+    assert once != {"popular": 1.0, "items": 1.0}
+    assert weights(pd.concat([later, later])) == once
+    assert weights(later, later) == once
+    assert weights(later[::-1]) == once
+
+
 def test_without_adaptive_the_weights_stay():
     data = EDGES["an item nobody took"]
     model = data.fit(hybrid(weights={"ease": 2.0}))

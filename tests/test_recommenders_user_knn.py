@@ -196,3 +196,19 @@ def test_refused_questions_say_what_is_expected():
     frame = pd.DataFrame({"user": ["user 1"], "item": [data.items[0]]})
     with pytest.raises(ValueError, match="interactions has no column rating"):
         data.fit(UserKNNRecommender(feedback="ratings")).update(frame)
+
+
+def test_layers_of_changed_histories_answer_as_a_refit_does():
+    draw = np.random.default_rng(11)
+    rows = pd.DataFrame({"user": draw.integers(0, 40, 900), "item": draw.integers(0, 30, 900)})
+    rows["timestamp"] = range(900)
+    items = pd.DataFrame({"item": range(30)})
+    model = UserKNNRecommender(7, 1.0).fit(rows[:700], items)
+    depth = 0
+    for start in range(700, 900, 3):
+        model.update(rows[start : start + 3])
+        answer = model.recommend([0, 7, 39], k=5).to_pandas()
+        depth = max(depth, len(model._compared.layers))
+        again = UserKNNRecommender(7, 1.0).fit(rows[: start + 3], items)
+        pd.testing.assert_frame_equal(answer, again.recommend([0, 7, 39], k=5).to_pandas())
+    assert 1 < depth < 8  # few layers, and yet each event is not laid out with all before it

@@ -169,7 +169,7 @@ class AlignedRecommender(VectorRecommender[AlignedItems]):
         return AlignedItems(
             pack(mixed[:, :-1].float()),
             mixed[:, -1].float(),
-            slope[:, :-1].float(),
+            slope[:, :-1].float().contiguous(),
             shift[:-1].float(),
             reader,
         )
@@ -210,7 +210,9 @@ class AlignedRecommender(VectorRecommender[AlignedItems]):
 
     def _text_profile(self, text: str, liked: Lists) -> Tensor:
         """The text counts as one more item that was liked."""
-        told = self._learned.reader.place(text) @ self._learned.slope + self._learned.shift
+        place = self._learned.reader.place(text)
+        told = place @ self._learned.slope + self._learned.shift
+        told = told * place.any(dim=1, keepdim=True)  # a text of nothing tells nothing
         bags = self._bags(liked)
         pooled = bags.pooled(self._learned.items.data) * float(np.count_nonzero(bags.weights))
         return normalize(told + pooled, dim=1)

@@ -112,11 +112,11 @@ class ALSRecommender(VectorRecommender[Factors]):
         known = self._ready()
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
         code = known.items.known_codes("item", id_list("item", [item]))
-        items, gram = self._learned.items.data.double(), self._learned.gram
-        places = history.rows["item"]
-        system = self._systems(sparse(history, len(items)), items, gram)[0]
-        taken = items[torch.from_numpy(places)]
-        share = taken @ torch.linalg.solve(system, items[int(code[0])]) * (1 + self.alpha)
+        items, places = self._learned.items.data, history.rows["item"]
+        block, used = _compact(sparse(history, len(items)), items)
+        system = self._systems(block, used, self._learned.gram)[0]
+        taken = items[torch.from_numpy(places)].double()
+        share = taken @ torch.linalg.solve(system, items[int(code[0])].double()) * (1 + self.alpha)
         return Explanation.of(
             user,
             item,
@@ -147,11 +147,11 @@ class ALSRecommender(VectorRecommender[Factors]):
         gram = others.T @ others if gram is None else gram
         size = max(1, _NUMBERS_AT_ONCE // gram.numel())
         taken = sparse(lists, others.shape[0])
-        parts = [others[:0]]
+        parts = [others[:0].double()]
         for start in range(0, taken.shape[0], size):
-            block = taken[start : start + size]
-            wish = torch.from_numpy(block @ others.numpy()) * (1 + self.alpha)
-            factor = torch.linalg.cholesky(self._systems(block, others, gram))
+            block, used = _compact(taken[start : start + size], others)
+            wish = torch.from_numpy(block @ used.numpy()) * (1 + self.alpha)
+            factor = torch.linalg.cholesky(self._systems(block, used, gram))
             parts.append(torch.cholesky_solve(wish[:, :, None], factor)[:, :, 0])
         return torch.cat(parts)
 
@@ -171,10 +171,18 @@ class ALSRecommender(VectorRecommender[Factors]):
 
     def _profiles(self, histories: Lists) -> Tensor:
         learned = self._learned
-        return self._solved(histories, learned.items.data.double(), learned.gram).float()
+        return self._solved(histories, learned.items.data, learned.gram).float()
 
     def _vectors(self) -> PackedItems:
         return self._learned.items
+
+
+def _compact(taken: csr_array, others: Tensor) -> tuple[csr_array, Tensor]:
+    """A table without its empty columns, and the factors of those that are left, float64."""
+    used, column = np.unique(taken.indices, return_inverse=True)
+    shape = (taken.shape[0], len(used))
+    left = csr_array((taken.data, column, taken.indptr), shape=shape)
+    return left, others[torch.from_numpy(used.astype(np.int64))].double()
 
 
 def _turned(lists: Lists, n_items: int) -> Lists:

@@ -76,6 +76,7 @@ class Answering(ABC, Generic[Learned]):
     _needs_ratings: bool = False
     _fitted: Fitted | None = None
     _learned: Learned
+    _is_part: bool = False  # of a hybrid, which alone may change it
 
     @abstractmethod
     def _learn(self, given: Given) -> Learned:
@@ -88,12 +89,16 @@ class Answering(ABC, Generic[Learned]):
     def _top(self, histories: Lists, k: int, filters: Filters) -> tuple[TopK, Tensor]:
         """The k best items of each history, and which histories say something, [B] bool."""
         rows = self._rows(histories)
-        return ranking.best(rows, k, filters), rows.any(dim=1)
+        return ranking.best(rows, k, filters), self._meant(histories, rows)
+
+    def _meant(self, histories: Lists, rows: Tensor) -> Tensor:
+        """Which histories say something, [B] bool, by their rows of scores."""
+        return rows.any(dim=1)
 
     def _pairs(self, histories: Lists, pairs: Ragged) -> tuple[NDArray[np.float32], Tensor]:
         """The scores of each history's own items, [nnz], and which histories say something."""
         rows = self._rows(histories)
-        return ranking.taken(rows, pairs), rows.any(dim=1)
+        return ranking.taken(rows, pairs), self._meant(histories, rows)
 
     def _reads(self) -> bool:
         """Whether the model can answer someone who is known by a text."""
@@ -191,6 +196,13 @@ class Answering(ABC, Generic[Learned]):
         """Become a model that has learned this."""
         self._learned, self._fitted = learned, fitted
 
+    def _check_alone(self, verb: str) -> None:
+        if self._is_part:
+            raise RuntimeError(
+                f"this {type(self).__name__} is a part of a hybrid and shares its history; "
+                f"{verb} the hybrid, or make another recommender"
+            )
+
     def _ready(self) -> Fitted:
         if self._fitted is None:
             raise RuntimeError(f"this {type(self).__name__} is not fitted; call fit first")
@@ -212,7 +224,8 @@ class Answering(ABC, Generic[Learned]):
         if ratings is None:
             rating = np.full(len(ids), known.history.highest)
         else:
-            rating = np.asarray(ratings, dtype=np.float64)
+            given = np.asarray(ratings)
+            rating = given.astype(np.float64) if given.dtype.kind in "biuf" else np.array(np.nan)
             if rating.shape != codes.shape or not np.isfinite(rating).all():
                 raise ValueError(
                     f"ratings is {ratings!r}; expected {len(ids)} finite numbers, one for each item"

@@ -42,7 +42,8 @@ class Recommender(Answering[Learned]):
     """A recommender: fitted on interactions, asked with the caller's own ids.
 
     Interactions are a frame with the columns `user` and `item` (integers or strings), and, where
-    there are any, `rating` (a number, more is better) and `timestamp` (a number, later is more).
+    there are any, `rating` (a number, more is better) and `timestamp` (a number, such as seconds,
+    or a date with a time, which is read as seconds since 1970-01-01 UTC).
     Of several interactions of a user with an item, the last by timestamp counts, and of those at
     the same time the later row.
 
@@ -96,6 +97,7 @@ class Recommender(Answering[Learned]):
         >>> model.recommend([1]).item.tolist()
         ['big']
         """
+        self._check_alone("fit")
         taken = frames.Interactions.read(interactions, rated=self._needs_ratings)
         known_items = frames.catalogue(items, taken)
         item = frames.item_codes(known_items, taken)
@@ -119,7 +121,9 @@ class Recommender(Answering[Learned]):
         Parameters
         ----------
         interactions : DataFrame
-            As for `fit`, with items that the model knows.
+            As for `fit`, with items that the model knows. Without `timestamp` they are as late as
+            the latest one known, and come after it; without `rating` they count as the highest
+            rating known, for what was taken counts as liked.
 
         Returns
         -------
@@ -141,7 +145,13 @@ class Recommender(Answering[Learned]):
         [8, 7]
         """
         known = self._ready()
-        taken = frames.Interactions.read(interactions, rated=self._needs_ratings)
+        self._check_alone("update")
+        taken = frames.Interactions.read(
+            interactions,
+            rated=self._needs_ratings,
+            rating=known.history.highest,
+            timestamp=known.history.latest,
+        )
         item = frames.item_codes(known.items, taken)
         known.users.check_kind(taken.user)
         rows = as_rows(item, taken.rating, taken.timestamp)
@@ -209,6 +219,7 @@ class Recommender(Answering[Learned]):
         asked = id_list("users", users)
         k = checks.positive_int("k", k)
         checks.choice("on_unknown", on_unknown, ON_UNKNOWN)
+        known.users.check_kind(asked)
         codes = known.users.codes(asked)
         if on_unknown == "raise":
             known.users.known_codes("users", asked)

@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.recommenders import space
-from llmrec_kernels.recommenders.answering import Given
+from llmrec_kernels.recommenders.answering import Given, UnsupportedError
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.ids import id_list
@@ -185,7 +185,9 @@ class ContentRecommender(VectorRecommender[Space]):
         history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
         code = known.items.known_codes("item", id_list("item", [item]))
         if self.privacy is not None:
-            return super().explain(user, item)
+            raise UnsupportedError(
+                "the profile has noise for privacy: it is no sum over the history"
+            )
         score = self._explained_score(user, history, code)
         profiles = self._profiles(history).reshape(-1, self._learned.items.data.shape[1])
         x = self._learned.items.data[torch.from_numpy(code)][0].double()
@@ -295,9 +297,12 @@ class ContentRecommender(VectorRecommender[Space]):
         scale = (history.lowest, history.highest)
         share = rating_shares(histories, self.pooling, scale, self.min_rating)
         bags = Bags(histories.rows["item"], share * self.privacy.clip, histories.offsets)
-        keys = [part.tobytes() for part in np.split(histories.rows, histories.offsets[1:-1])]
-        sums = self.privacy.noisy(bags.pooled(self._learned.items.data), keys)
-        return sums.masked_fill(histories.empty()[:, None], 0.0)
+        sums = self.privacy.noisy(bags.pooled(self._learned.items.data), _keys(histories))
+        # Of users whom the model knows, also an empty history must not be told from others.
+        nobody = histories.empty()
+        if histories.users is not None:
+            nobody &= torch.from_numpy(histories.users < 0)
+        return sums.masked_fill(nobody[:, None], 0.0)
 
     def _scale(self, histories: Lists) -> NDArray[np.float64]:
         """The multiplicative bias of each user, [B]."""
@@ -323,3 +328,13 @@ class ContentRecommender(VectorRecommender[Space]):
             taken = int(np.count_nonzero(bags.weights))
             profile = space.cleared(profile + bags.pooled(self._learned.items.data) * taken)
         return self._biased(profile, liked, 1)
+
+
+def _keys(histories: Lists) -> list[bytes]:
+    """Whose each history is: a user's by number, anyone else's by what is in it."""
+    parts = np.split(histories.rows, histories.offsets[1:-1])
+    users = [-1] * len(parts) if histories.users is None else histories.users.tolist()
+    return [
+        b"user %d" % user if user >= 0 else part.tobytes()
+        for user, part in zip(users, parts, strict=True)
+    ]

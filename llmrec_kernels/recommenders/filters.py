@@ -32,11 +32,12 @@ class Filters(NamedTuple):
             permitted[torch.from_numpy(items.known_codes("allow", id_list("allow", allow)))] = True
             shown = permitted
         if exclude is not None and not _is_nested(exclude):
-            codes = items.codes(id_list("exclude", exclude))
+            codes = _codes(items, "exclude", exclude)
             permitted[torch.from_numpy(codes[codes >= 0])] = False
             shown = permitted
         elif exclude is not None:
-            lists = [items.codes(ids) for ids in _id_lists("exclude", exclude, count)]
+            listed = _id_lists("exclude", exclude, count)
+            lists = [_codes(items, f"exclude[{row}]", ids) for row, ids in enumerate(listed)]
             hidden = _joined([codes[codes >= 0] for codes in lists])
         if allow is not None and _is_nested(allow):
             lists = [
@@ -80,6 +81,13 @@ def _id_lists(name: str, lists: Sequence[Any], count: int) -> list[list[Any]]:
     if len(lists) != count:
         raise ValueError(f"{name} has {len(lists)} lists but there are {count} users")
     return [id_list(f"{name}[{row}]", ids) for row, ids in enumerate(lists)]
+
+
+def _codes(items: IdMap, name: str, ids: Any) -> NDArray[np.int64]:
+    """The numbers of ids, -1 for those that are not known; ids of another kind are refused."""
+    listed = id_list(name, ids)
+    items.check_kind(listed)
+    return items.codes(listed)
 
 
 def _positions(codes: NDArray[np.int64], offsets: NDArray[np.int64]) -> Positions:

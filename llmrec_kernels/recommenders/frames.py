@@ -14,23 +14,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_LARGEST = 1e30  # scores are float32, and sums of ratings must fit
+
+
 class Interactions(NamedTuple):
     """Columns of the interactions frame, [nnz] each."""
 
     user: list[Any]
     item: list[Any]
-    rating: NDArray[np.float64]  # 1 where the frame has none
-    timestamp: NDArray[np.float64]  # 0 where the frame has none
+    rating: NDArray[np.float64]
+    timestamp: NDArray[np.float64]
 
     @staticmethod
-    def read(frame: pd.DataFrame, *, rated: bool) -> Interactions:
-        """Read and check a frame; `rated` says that it must have ratings."""
+    def read(
+        frame: pd.DataFrame, *, rated: bool, rating: float = 1.0, timestamp: float = 0.0
+    ) -> Interactions:
+        """Read and check a frame; `rated` says that it must have ratings.
+
+        Where it has none, `rating` and `timestamp` stand in.
+        """
         _require("interactions", frame, "user", "item", *(["rating"] if rated else []))
         return Interactions(
             id_list("interactions column user", frame["user"]),
             id_list("interactions column item", frame["item"]),
-            _numbers(frame, "rating", 1.0),
-            _numbers(frame, "timestamp", 0.0),
+            _numbers(frame, "rating", rating),
+            _numbers(frame, "timestamp", timestamp),
         )
 
 
@@ -109,16 +117,33 @@ def _numbers(frame: pd.DataFrame, column: str, default: float) -> NDArray[np.flo
     if column not in frame.columns:
         return np.full(len(frame), default)
     try:
-        numbers = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        given = frame[column]
+        if given.dtype.kind == "M":
+            given = _seconds(column, given)
+        numbers = given.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
         raise ValueError(
             f"interactions column {column} has dtype {frame[column].dtype}; expected numbers"
         ) from None
-    bad = ~np.isfinite(numbers)
+    bad = ~(np.abs(numbers) <= _LARGEST)  # so written, it finds NaN too
     if bad.any():
         row = int(np.argmax(bad))
+        wanted = "a finite number"
+        if np.isfinite(numbers[row]):
+            wanted = f"at most {_LARGEST:g} in size"
         raise ValueError(
-            f"interactions has {numbers[row]} for {column} in row {row}; expected a finite number: "
-            "fill it in, or leave the row out"
+            f"interactions has {numbers[row]} for {column} in row {row}; expected {wanted}: fill "
+            "it in, or leave the row out"
         )
     return numbers
+
+
+def _seconds(column: str, moments: pd.Series) -> pd.Series:
+    """Dates and times as seconds since 1970-01-01 UTC, whatever their unit and zone."""
+    import pandas as pd
+
+    if column != "timestamp":
+        raise TypeError
+    since = pd.to_datetime(moments, utc=True) - pd.Timestamp(0, tz="UTC")
+    seconds: pd.Series = since.dt.total_seconds()
+    return seconds

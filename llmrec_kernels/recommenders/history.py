@@ -25,6 +25,7 @@ class Lists(NamedTuple):
 
     rows: NDArray[np.void]  # [nnz] of ROW
     offsets: NDArray[np.int64]  # [B + 1]
+    users: NDArray[np.int64] | None = None  # [B], -1 if unknown; None: known by these alone
 
     @staticmethod
     def of(
@@ -89,6 +90,8 @@ class History:
     ----------
     popularity : [N] int64
         How many users took each item.
+    latest : float
+        The latest timestamp ever given; 0 where there are none.
     n_users : int
         Users there are, up to the last one who took anything.
     lowest, highest : float
@@ -102,6 +105,7 @@ class History:
         self.n_users = len(self._offsets) - 1
         self._changed: dict[int, NDArray[np.void]] = {}
         self.popularity = np.bincount(self._rows["item"], minlength=n_items)
+        self.latest = float(rows["timestamp"].max()) if len(rows) else 0.0
         self._count = len(self._rows)
         self._total = _exact_sum(self._rows["rating"])
         self.lowest, self.highest = 0.0, 1.0
@@ -113,7 +117,7 @@ class History:
         parts = [self._of(one) for one in users.tolist()]
         offsets = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=offsets[1:])
-        return Lists(np.concatenate([*parts, np.empty(0, dtype=ROW)]), offsets)
+        return Lists(np.concatenate([*parts, np.empty(0, dtype=ROW)]), offsets, users)
 
     def add(self, user: NDArray[np.int64], rows: NDArray[np.void]) -> Change:
         """Add interactions to the histories of their users."""
@@ -121,6 +125,8 @@ class History:
             low, high = float(rows["rating"].min()), float(rows["rating"].max())
             self.lowest = min(low, self.lowest) if self._count else low
             self.highest = max(high, self.highest) if self._count else high
+            newest = float(rows["timestamp"].max())
+            self.latest = max(newest, self.latest) if self._count else newest
         users, owner = np.unique(user, return_inverse=True)
         before = self.of(users)
         owner = np.concatenate([np.repeat(np.arange(len(users)), np.diff(before.offsets)), owner])
@@ -147,7 +153,7 @@ class History:
         return self.of(np.arange(self.n_users))
 
     def matrix(self) -> csr_array:
-        """Who took what: [users, N] float64 of ones, without a line for users without anything."""
+        """Who took what: [users, N] float64 of ones."""
         return sparse(self.everyone(), len(self.popularity))
 
     def _of(self, user: int) -> NDArray[np.void]:

@@ -67,7 +67,8 @@ class HybridRecommender(Recommender[Mixture]):
     fusion : "weighted" or "ranks"
         Whether standardised scores are added, or reciprocal ranks.
     adaptive : bool
-        Whether `update` moves the weights toward the parts that predict better.
+        Whether `update` moves the weights toward the parts that predict better. The events of one
+        `update` are judged by what was known before it; each counts once, in the order of time.
     rate : float
         β, above 0: how fast. On MovieLens films .003 to .1 do about as well.
 
@@ -195,6 +196,17 @@ class HybridRecommender(Recommender[Mixture]):
         super()._take(learned, fitted)
         for part, one in zip(self.parts.values(), learned.parts, strict=True):
             part._take(one, fitted)
+            part._is_part = True
+
+    def _ready(self) -> Fitted:
+        known = super()._ready()
+        for name, part in self.parts.items():
+            if part._fitted is not known:
+                raise RuntimeError(
+                    f"the part {name!r} was fitted as a part of another hybrid since; make a "
+                    "recommender of its own for each"
+                )
+        return known
 
     def _rows(self, histories: Lists) -> Tensor:
         return self._fused([part._rows(histories) for part in self.parts.values()], histories)
@@ -233,6 +245,8 @@ class HybridRecommender(Recommender[Mixture]):
         """Move the weights by what each part said of what its user took next."""
         weights = self._learned.weights
         if self.adaptive:
+            once = _first_times(users, rows)
+            users, rows = users[once], rows[once]
             for start in range(0, len(rows), self._block_size()):
                 events = slice(start, start + self._block_size())
                 weights = self._moved(weights, users[events], rows["item"][events])
@@ -313,6 +327,13 @@ def _unseen(histories: Lists, n_items: int) -> NDArray[np.bool_]:
     unseen = np.ones((len(histories.offsets) - 1, n_items), dtype=bool)
     unseen[histories.owners(), histories.rows["item"]] = False
     return unseen
+
+
+def _first_times(users: NDArray[np.int64], rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """The first event of each user and item, in the order of time."""
+    order = np.argsort(rows["timestamp"], kind="stable")
+    pair = users * (rows["item"].max(initial=0) + 1) + rows["item"]
+    return order[np.sort(np.unique(pair[order], return_index=True)[1])]
 
 
 def _errors(

@@ -21,6 +21,8 @@ def id_list(name: str, values: Any) -> list[Any]:
         ...
     TypeError: users is 'ann'; expected a list of ids, such as ['ann']
     """
+    if hasattr(values, "columns"):
+        raise TypeError(f"{name} is a frame; expected a list of ids, such as one of its columns")
     listed = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(listed, int | float | str | bytes) or not isinstance(listed, Iterable):
         raise TypeError(f"{name} is {values!r}; expected a list of ids, such as [{values!r}]")

@@ -161,6 +161,9 @@ class ItemKNNRecommender(NeighbourRecommender[NearItems]):
     def _as_learned(cls, fields: dict[str, Any]) -> NearItems:
         return NearItems(**fields | {"biases": Biases(**fields["biases"])})
 
+    def _biases(self) -> Biases:
+        return self._learned.biases
+
     def _votes(self, histories: Lists) -> NDArray[np.float64]:
         """What each item of a history says, [nnz]: that it was taken, or how it was rated."""
         if self.feedback == IMPLICIT:

@@ -82,7 +82,7 @@ class SimilarItems(Columns):
     similar : [n] int64 or object
         The items like it, best first.
     score : [n] float32
-        Cosine similarity.
+        How much, by what the recommender compares: a cosine, a shrunk cosine, or a weight.
     rank : [n] int64
         From 1.
 
@@ -121,7 +121,8 @@ class Explanation(Columns):
     user, item : int or str
         What is explained.
     score : float
-        The score: the sum of the shares, up to float32 rounding.
+        The score: the sum of the shares, up to float32 rounding. Where there are `blocks` it is
+        their sum; predicted ratings have a baseline besides.
     kind : "history", "neighbour" or "part"
         What the sources are: items of the user's history, other users, or parts of a hybrid.
     source : [n] int64 or object

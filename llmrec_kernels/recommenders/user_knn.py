@@ -10,8 +10,8 @@ from theirs:
 
 Nothing is learned ahead, so that feedback counts at once, also in what is said to others. The
 histories are laid out by item, so that a question reads only those who took the same items; users
-whose history has changed since are laid out apart when the next question comes, and with all others
-once they have a quarter of all interactions.
+whose history has changed since are laid out in layers of their own when the next question comes,
+and with all others once they have a quarter of all interactions.
 
 Sources: P. Resnick et al., GroupLens: an open architecture for collaborative filtering of netnews,
 CSCW 1994; J. Herlocker et al., An algorithmic framework for performing collaborative filtering,
@@ -20,7 +20,7 @@ SIGIR 1999.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,14 +40,25 @@ from llmrec_kernels.recommenders.results import Explanation
 _PART_APART = 0.25
 
 
+class _Layer(NamedTuple):
+    """Lines of some users; of a user in several layers those in the last one count."""
+
+    users: NDArray[np.int64]  # [n]
+    lines: Others
+
+    @property
+    def size(self) -> int:
+        """Interactions in it."""
+        return int(self.lines.columns.nnz)
+
+
 class _Compared:
-    """Whom a history is compared with."""
+    """Whom a history is compared with: everyone, and in layers those who have changed since."""
 
     def __init__(self, everyone: Others) -> None:
         self.everyone = everyone
-        self.changed: set[int] = set()  # users whose history is another one by now
-        self.behind = False  # whether `apart` lacks a change
-        self.apart: tuple[NDArray[np.int64], Others] | None = None  # these users, and their lines
+        self.layers: list[_Layer] = []
+        self.changed: set[int] = set()  # users whose history is in no layer as it is by now
 
 
 class UserKNNRecommender(NeighbourRecommender[Biases]):
@@ -133,6 +144,9 @@ class UserKNNRecommender(NeighbourRecommender[Biases]):
     def _as_learned(cls, fields: dict[str, Any]) -> Biases:
         return Biases(**fields)
 
+    def _biases(self) -> Biases:
+        return self._learned
+
     def _take(self, learned: Biases, fitted: Fitted) -> None:
         super()._take(learned, fitted)
         self._lay_out()
@@ -150,30 +164,36 @@ class UserKNNRecommender(NeighbourRecommender[Biases]):
     def _absorbed(self, learned: Biases, change: Change) -> Biases:
         """Note who has changed: the work is done where it is asked for."""
         self._compared.changed.update(change.users.tolist())
-        self._compared.behind = True
         return learned
 
     def _catch_up(self) -> None:
-        """Lay out the histories that have changed since the last question."""
-        compared = self._compared
-        stale = np.array(sorted(compared.changed), dtype=np.int64)
-        histories = self._ready().history.of(stale)
-        if len(histories.rows) > _PART_APART * compared.everyone.columns.nnz:
+        """Lay out the histories that have changed since the last question.
+
+        They become a layer. Layers that are no larger are laid out with it once more, so that
+        there are few, and each line is laid out a few times (a logarithm of how many there are).
+        """
+        compared, history = self._compared, self._ready().history
+        users = np.array(sorted(compared.changed), dtype=np.int64)
+        size = len(history.of(users).rows)
+        while compared.layers and compared.layers[-1].size <= size:
+            users = np.union1d(compared.layers.pop().users, users)
+            size = len(history.of(users).rows)
+        if size > _PART_APART * compared.everyone.columns.nnz:
             self._lay_out()
             return
-        compared.apart, compared.behind = (stale, Others.of(self._lines(histories))), False
+        compared.layers.append(_Layer(users, Others.of(self._lines(history.of(users)))))
+        compared.changed.clear()
 
     def _similarity(self, histories: Lists) -> NDArray[np.float64]:
         """Of each history with each user, [B, U]."""
-        if self._compared.behind:
+        if self._compared.changed:
             self._catch_up()
         compared, lines = self._compared, self._lines(histories)
         similarity = np.zeros((lines.shape[0], self._ready().history.n_users))
         everyone = cosines(lines, compared.everyone, self.shrink)
         similarity[:, : everyone.shape[1]] = everyone
-        if compared.apart is not None:
-            stale, lately = compared.apart
-            similarity[:, stale] = cosines(lines, lately, self.shrink)
+        for layer in compared.layers:
+            similarity[:, layer.users] = cosines(lines, layer.lines, self.shrink)
         return similarity
 
     def _near(self, histories: Lists) -> csr_array:

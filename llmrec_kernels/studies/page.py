@@ -93,9 +93,9 @@ def _head(left_out: list[str]) -> str:
     lines = [
         "# Results",
         "`llmrec-kernels evaluate` makes this page; "
-        "`llmrec-kernels evaluate --study cold-items` makes a part of it. Each section says what "
-        "was done, so that anyone can do it again; intervals are bootstrap intervals over users, "
-        "and where chance has a part there are five seeds.",
+        "`llmrec-kernels evaluate --study cold-items --out cold.md` a part of it. Each says what "
+        "was done, so that anyone can do it again, and names the seeds where chance has a part. "
+        "Intervals are 95% bootstrap intervals over users, unless it says otherwise.",
         f"Made on {date.today().isoformat()} with llmrec_kernels {version('llmrec_kernels')}, "
         f"torch {torch.__version__}, Python {platform.python_version()}, on {cpu_model()} with "
         f"{torch.get_num_threads()} threads.",
