@@ -78,7 +78,7 @@ class Rules(NamedTuple):
         table = ranked.table
         require_one_kind("item", train=self.train["item"], **{"the model's lists": table["item"]})
         if self.allow is not None:
-            _refuse(~table["item"].isin(ids("allow", self.allow)), table, "which is not in allow")
+            _refuse(~table["item"].isin(self.allow), table, "which is not in allow")
         if self.filter_seen:
             _refuse(pairs_in(table, self.train), table, "who has it in train")
         return ranked

@@ -120,6 +120,8 @@ def evaluate_ratings(model: Predicts, test: pd.DataFrame) -> RatingReport:
 
     Raises
     ------
+    TypeError
+        A rating is no number.
     ValueError
         A column or a value is missing, there is no row, or the model's answer is not one finite
         number for each row.
