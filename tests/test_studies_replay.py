@@ -260,9 +260,28 @@ def test_the_study_compares_the_adaptive_hybrid_with_the_others(tmp_path, monkey
     assert questions.index.tolist() == [*parts, "fixed hybrid", replay.ADAPTIVE]
     assert "720 ratings of the 48 items" in study.protocol
     assert "on knows" in study.findings
+    assert "as much as a recommendation for each of these users" in study.findings
     study.write_pictures(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "replay-weights.svg",
         "replay-quality.svg",
     }
     assert study.markdown().startswith("## Feedback")
+
+
+def test_an_adaptive_hybrid_asks_its_parts_about_each_user_of_a_batch_when_it_learns():
+    """What the findings say of its cost: a fixed one asks nothing."""
+
+    class Asked(PopularityRecommender):
+        def _rows(self, histories):
+            users.append(len(histories.offsets) - 1)
+            return super()._rows(histories)
+
+    batch = pd.DataFrame({"user": [0, 0, 1], "item": [40, 41, 42], "rating": 1.0, "timestamp": 999})
+    for is_adaptive, expected in ((True, [2]), (False, [])):
+        users = []
+        model = HybridRecommender({"asked": Asked(), "knows": knows()}, adaptive=is_adaptive)
+        model.fit(task().events, task().items)
+        users.clear()
+        model.update(batch)
+        assert users == expected
