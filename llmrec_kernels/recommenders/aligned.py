@@ -37,7 +37,6 @@ from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.answering import Given
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import History, Lists, sparse
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.profiles import Bags, weights
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
@@ -134,9 +133,7 @@ class AlignedRecommender(VectorRecommender[AlignedItems]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         places, weight = self._bags(history).of(0)
         vectors = self._learned.items.data.double()
         weighted = torch.from_numpy(weight)[:, None] * vectors[torch.from_numpy(places)]

@@ -26,7 +26,6 @@ from torch import Tensor
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.recommenders.answering import Given
 from llmrec_kernels.recommenders.history import Lists, as_rows, sparse
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.results import Explanation
 from llmrec_kernels.recommenders.vectors import VectorRecommender
 
@@ -109,9 +108,7 @@ class ALSRecommender(VectorRecommender[Factors]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         items, places = self._learned.items.data, history.rows["item"]
         block, used = _compact(sparse(history, len(items)), items)
         system = self._systems(block, used, self._learned.gram)[0]
@@ -147,13 +144,16 @@ class ALSRecommender(VectorRecommender[Factors]):
         gram = others.T @ others if gram is None else gram
         size = max(1, _NUMBERS_AT_ONCE // gram.numel())
         taken = sparse(lists, others.shape[0])
-        parts = [others[:0].double()]
-        for start in range(0, taken.shape[0], size):
-            block, used = _compact(taken[start : start + size], others)
+        solved = torch.zeros(taken.shape[0], gram.shape[0], dtype=torch.float64)
+        filled = np.flatnonzero(np.diff(lists.offsets))  # the others have no wish, and stay 0
+        for start in range(0, len(filled), size):
+            rows = filled[start : start + size]
+            block, used = _compact(taken[rows], others)
             wish = torch.from_numpy(block @ used.numpy()) * (1 + self.alpha)
             factor = torch.linalg.cholesky(self._systems(block, used, gram))
-            parts.append(torch.cholesky_solve(wish[:, :, None], factor)[:, :, 0])
-        return torch.cat(parts)
+            found = torch.cholesky_solve(wish[:, :, None], factor)[:, :, 0]
+            solved[torch.from_numpy(rows)] = found
+        return solved
 
     def _systems(self, taken: csr_array, others: Tensor, gram: Tensor) -> Tensor:
         """A of each list, [B, f, f]: sums of the products of each two factors of what it has."""

@@ -133,6 +133,12 @@ class Answering(ABC, Generic[Learned]):
             found[part] = np.where(meant.numpy()[owner[part] - block.start], values, popular)
         return found
 
+    def _one(self, user: Any, item: Any) -> tuple[Fitted, Lists, NDArray[np.int64]]:
+        """The history of one user and the number of one item, [1], that the model knows."""
+        known = self._ready()
+        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
+        return known, history, known.items.known_codes("item", id_list("item", [item]))
+
     def _explained_score(self, user: Any, history: Lists, code: NDArray[np.int64]) -> float:
         """The score of one item for one history; refused where that says nothing."""
         pair = Ragged(torch.from_numpy(code), torch.tensor([0, 1]))

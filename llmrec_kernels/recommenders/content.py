@@ -30,7 +30,6 @@ from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.answering import Given, UnsupportedError
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import Lists
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.interests import interests_of
 from llmrec_kernels.recommenders.privacy import GaussianProfile
 from llmrec_kernels.recommenders.profiles import POOLINGS, Bags, rating_shares, weights
@@ -181,9 +180,7 @@ class ContentRecommender(VectorRecommender[Space]):
         0   alien     0.5   0.72
         1    heat     0.5   0.14
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         if self.privacy is not None:
             raise UnsupportedError(
                 "the profile has noise for privacy: it is no sum over the history"

@@ -114,9 +114,7 @@ class EASERecommender(Recommender[ItemWeights]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         taken = history.rows["item"]
         weight = decayed(history, self.half_life)
         share = weight * self._learned.matrix[torch.from_numpy(taken), code].double().numpy()

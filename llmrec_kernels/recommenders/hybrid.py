@@ -35,7 +35,6 @@ from llmrec_kernels.recommenders import fusion
 from llmrec_kernels.recommenders.answering import Fitted, Given
 from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.history import Change, Lists
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.results import Explanation
 
 if TYPE_CHECKING:
@@ -167,9 +166,7 @@ class HybridRecommender(Recommender[Mixture]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         rows = [part._rows(history) for part in self.parts.values()]
         shares = np.array([one[0, code[0]] for one in self._shares(rows, history)])
         score = self._explained_score(user, history, code)

@@ -130,9 +130,7 @@ class ItemKNNRecommender(NeighbourRecommender[NearItems]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         taken = history.rows["item"]
         near = self._learned.nearest[code].toarray()[0, taken]
         found = np.flatnonzero(near)

@@ -31,7 +31,6 @@ from torch import Tensor
 from llmrec_kernels.recommenders.answering import SCORES_AT_ONCE, Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
 from llmrec_kernels.recommenders.history import Change, Lists, sparse
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.knn import IMPLICIT, NeighbourRecommender
 from llmrec_kernels.recommenders.neighbours import Others, cosines, strongest
 from llmrec_kernels.recommenders.results import Explanation
@@ -119,9 +118,7 @@ class UserKNNRecommender(NeighbourRecommender[Biases]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known = self._ready()
-        history = known.history.of(known.users.known_codes("user", id_list("user", [user])))
-        code = known.items.known_codes("item", id_list("item", [item]))
+        known, history, code = self._one(user, item)
         near = self._near(history)
         codes, weight = near.indices, near.data
         theirs = known.history.of(codes)
