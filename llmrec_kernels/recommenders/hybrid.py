@@ -166,7 +166,7 @@ class HybridRecommender(Recommender[Mixture]):
             If the user's history says nothing to the model, which then answers with what is
             popular.
         """
-        known, history, code = self._one(user, item)
+        _, history, code = self._one(user, item)
         rows = [part._rows(history) for part in self.parts.values()]
         shares = np.array([one[0, code[0]] for one in self._shares(rows, history)])
         score = self._explained_score(user, history, code)
