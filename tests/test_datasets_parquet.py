@@ -331,6 +331,23 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path):
         datasets.read_items(path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads here")
+def test_reading_starts_no_threads_that_may_outlive_the_interpreter(tmp_path):
+    """A thread that lets go of the file while Python ends would abort the process."""
+    write(tmp_path, {"user": ["a", "b"], "item": ["x", None], "rating": [1.0, 2.0]})
+    code = (
+        "import os, pyarrow.parquet\n"
+        "from llmrec_kernels.datasets.tables import read_ratings\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "try: read_ratings('ratings.parquet')\n"
+        "except ValueError: print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "0\n"
+
+
 # --- pyarrow -----------------------------------------------------------------------------------
 
 

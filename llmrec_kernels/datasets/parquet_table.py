@@ -45,10 +45,14 @@ class ParquetTable(Table):
 
         with Path(path).open("rb") as source:
             try:
-                file = parquet.ParquetFile(source, page_checksum_verification=True)
+                # On this thread alone: pyarrow's own would hold the Python file, and one that
+                # lets go of it while the interpreter ends aborts the process.
+                file = parquet.ParquetFile(
+                    source, pre_buffer=False, page_checksum_verification=True
+                )
                 names = [one for one in file.schema_arrow.names if not one.startswith(_INDEX)]
                 wanted = [one for one in names if columns is None or one in columns]
-                data = file.read(columns=wanted)
+                data = file.read(columns=wanted, use_threads=False)
                 data.validate(full=True)  # that texts are UTF-8, among others
             # By where a file is damaged; a name that is not UTF-8 is a ValueError of Python's own.
             except (self._arrow.ArrowException, OSError, ValueError) as error:
