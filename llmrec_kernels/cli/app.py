@@ -29,9 +29,14 @@ def errors_as_sentences() -> Iterator[None]:
     except BrokenPipeError:  # whoever read the output has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        typer.echo(f"llmrec-kernels: {text}", err=True)
+        typer.echo(f"llmrec-kernels: {_sentence(error)}", err=True)
         raise typer.Exit(1) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"there is no file {os.fsdecode(error.filename)}"
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def checked_output(option: str, output: Path, endings: tuple[str, ...]) -> None:
