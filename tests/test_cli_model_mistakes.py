@@ -23,7 +23,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # What is wrong, and words that the sentence must hold.
 MISTAKES = {
     "fit": [
-        (("--out", "new", "--ratings", "none.csv"), "none.csv"),
+        (("--out", "new", "--ratings", "none.csv"), "there is no file none.csv"),
         (("--out", "no/new"), "--out is no/new, but there is no folder no"),
         (("--out", "items.csv"), "--out is items.csv, which is a file"),
         (("--out", "."), "which has files but no model"),
@@ -73,9 +73,9 @@ MISTAKES = {
         (("--output", "why.txt"), ".csv or .json"),
     ],
     "update": [
-        (("--ratings", "none.csv"), "none.csv"),
+        (("--ratings", "none.csv"), "there is no file none.csv"),
         (("--ratings", "others.csv"), "no item of others.csv is among the 5 of the model"),
-        (("--ratings", "words.csv"), "user ids are both integers and strings"),
+        (("--ratings", "words.csv"), "nothing of words.csv is left to take in"),
         (("--from", "none"), "there is no model in none"),
         (("--from", "damaged"), "is damaged"),
     ],

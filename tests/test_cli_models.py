@@ -237,6 +237,26 @@ def test_ids_of_words_and_of_whole_numbers_meet_in_an_update(files: Path) -> Non
     assert table("recommend", "--from", "model", "--user", 7).item.tolist() == ["A2"]
 
 
+def test_one_word_among_whole_numbers_leaves_out_its_row_alone(files: Path) -> None:
+    fit("popularity")
+    Path("mixed.csv").write_text("user,item\n7,20\n8,30\n8,new-film\nann,10\n")
+    result = done("update", "--from", "model", "--ratings", "mixed.csv")
+    assert "1 ratings of items that the model does not know are left out" in result.stderr
+    assert "1 ratings of users whose ids are no whole numbers" in result.stderr
+    assert "taken in: 2 ratings of 2 users" in result.stderr
+    assert Recommender.load("model").recommend([7], k=9).item.tolist() == [10, 30, 50, 40]
+
+
+def test_an_update_of_users_and_items_alone_is_of_the_newest_and_best_liked(files: Path) -> None:
+    fit("popularity")
+    Path("today.csv").write_text("user,item\n1,40\n")
+    done("update", "--from", "model", "--ratings", "today.csv")
+    known = Recommender.load("model")._ready()
+    rows = known.history.of(known.users.codes([1])).rows
+    assert rows["rating"].tolist() == [5, 1, 5]  # the highest of any user is 5
+    assert rows["timestamp"].tolist() == [1, 2, 7]  # the latest of any user is 7
+
+
 def test_a_model_that_python_saved_is_asked_alike(files: Path) -> None:
     from llmrec_kernels.recommenders import PopularityRecommender
 

@@ -93,13 +93,15 @@ def update(
 ) -> None:
     """Take more ratings into a saved model, of old and new users, and save it again.
 
+    Without timestamp they are the newest, and without rating as high as the highest known.
+
     Example: llmrec-kernels update --from films --ratings today.csv
     """
     with errors_as_sentences():
-        from llmrec_kernels.datasets import read_ratings
+        from llmrec_kernels.datasets.tables import read_events
 
         source = folders.source(folder)
-        taken = read_ratings(ratings)
+        taken = read_events(ratings)
         taken["item"] = tables.spelt_as(taken["item"], source.items.ids)
         taken["user"] = tables.spelt_as(taken["user"], source.users.ids)
         listed = taken["item"].isin(source.items.ids)
@@ -113,9 +115,18 @@ def update(
                 f"{(~listed).sum()} ratings of items that the model does not know are left out; "
                 "fit takes them in"
             )
-        model = source.model().update(taken[listed])
+        named = taken["user"].notna()
+        if (listed & ~named).any():
+            tables.note(
+                f"{(listed & ~named).sum()} ratings of users whose ids are no whole numbers, as "
+                "the model's are, are left out; fit takes them in"
+            )
+        taken = taken[listed & named]
+        if taken.empty:
+            raise ValueError(f"nothing of {ratings} is left to take in; fit a new model")
+        model = source.model().update(taken)
         folders.save(model, folder, source.titles)
-        tables.note(f"taken in: {listed.sum():,} ratings of {taken[listed].user.nunique():,} users")
+        tables.note(f"taken in: {len(taken):,} ratings of {taken.user.nunique():,} users")
         if not model.update_is_refit:
             tables.note("what it learned of the items stays as it is until the next fit")
         typer.echo(folders.told(model, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".json")
 RATINGS = "CSV or Parquet of ratings: columns user, item; rating and timestamp if there are any."
 ITEMS = "CSV or Parquet of items: column item, and title or text; genres (a|b) if there are any."
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as Python writes those of int64
 
 Output = Annotated[
     Path | None,
@@ -52,8 +54,17 @@ def read(ratings: Path, items: Path | None, users: Path | None = None) -> Files:
 
 
 def spelt_as(column: pd.Series[Any], ids: Sequence[Any]) -> pd.Series[Any]:
-    """Ids as strings where the model's are; a file that has but whole numbers reads as integers."""
-    return column.astype(str) if len(ids) and isinstance(ids[0], str) else column
+    """Ids of a file in the kind of the model's: strings or integers.
+
+    A file of nothing but whole numbers reads as integers, and any other id in it makes strings of
+    all. Among integers, None stands for a string that is no whole number.
+    """
+    if len(ids) and isinstance(ids[0], str):
+        return column.astype(str)
+    if not len(ids) or column.dtype.kind == "i":
+        return column
+    numbers = [int(one) if _WHOLE_NUMBER.fullmatch(one) else None for one in column]
+    return column.__class__(numbers, index=column.index, dtype=object)
 
 
 def write(frame: pd.DataFrame, output: Path | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,13 +64,26 @@ def read_ratings(path: str | os.PathLike[str]) -> pd.DataFrame:
     0  ann     1     5.0          0
     1  bob     2     3.5          0
     """
+    events = read_events(path)
+    rating = events.get("rating", pd.Series(1.0, index=events.index))
+    timestamp = events.get("timestamp", pd.Series(0, index=events.index, dtype=np.int64))
+    return events[["user", "item"]].assign(rating=rating, timestamp=timestamp)
+
+
+def read_events(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Interactions as `read_ratings` has them, without the columns that the file has not.
+
+    What stands in for these is then for who takes the interactions to say, such as a model that
+    has ratings and times already.
+    """
     table = _open(path, _INTERACTIONS)
     table.require("user", "item")
-    n = len(table)
-    columns = {"user": table.ids("user"), "item": table.ids("item")}
-    rating = table.numbers("rating") if table.has("rating") else np.ones(n)
-    timestamp = table.seconds("timestamp") if table.has("timestamp") else np.zeros(n, np.int64)
-    return pd.DataFrame(columns | {"rating": rating, "timestamp": timestamp})
+    columns: dict[str, Any] = {"user": table.ids("user"), "item": table.ids("item")}
+    if table.has("rating"):
+        columns["rating"] = table.numbers("rating")
+    if table.has("timestamp"):
+        columns["timestamp"] = table.seconds("timestamp")
+    return pd.DataFrame(columns)
 
 
 def read_items(path: str | os.PathLike[str]) -> pd.DataFrame:
