@@ -147,7 +147,7 @@ def test_a_single_report_is_a_run_of_one(
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, "No such file"),
+        (None, "there is no file"),
         ("not JSON", "is not JSON"),
         ('{"a": 1}', "is no report of llmrec_kernels"),
         ('{"schema_version": 99, "reports": []}', "has schema_version 99"),

@@ -160,7 +160,7 @@ def test_compare_tells_two_files_apart_or_says_why_not(tmp_path: Path) -> None:
         (["profile", *SEARCH, "--units", "3"], "--units and --unit are for module:function"),
         (["predict", *SEARCH, "--by", "money", "--gpu", "T4"], "no USD an hour for T4"),
         (["compare", "a.json"], "files are 1; expected two reports"),
-        (["compare", "a.json", "b.json"], "No such file"),
+        (["compare", "a.json", "b.json"], "there is no file"),
         (["roofs", "--device", "tpu"], "device is 'tpu'; expected 'cpu'"),
     ],
 )

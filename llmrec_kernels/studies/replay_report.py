@@ -27,6 +27,8 @@ _NAMED = {
 
 Pairs = Mapping[tuple[str, str], PairedComparison]  # by the other model, and the metric
 
+_POINTS = 400
+
 
 class Replayed(NamedTuple):
     """What came of the replay of one model."""
@@ -135,8 +137,9 @@ def draw_weights(weights: pd.DataFrame, window: int) -> Figure:
     batch = max(1, shares.index[-1] // max(1, len(shares) - 1))
     means = shares.rolling(max(1, window // batch), min_periods=1).mean()
     for number, name in enumerate(shares.columns):
-        axes.plot(shares.index, shares[name], color=f"C{number}", linewidth=0.3, alpha=0.4)
-        axes.plot(means.index, means[name], color=f"C{number}", label=name)
+        faint, mean = _thinned(shares[name]), _thinned(means[name])
+        axes.plot(faint.index, faint, color=f"C{number}", linewidth=0.3, alpha=0.4)
+        axes.plot(mean.index, mean, color=f"C{number}", label=name)
     axes.set_ylabel("share of the weights")
     axes.set_ylim(bottom=0)
     _finish(axes)
@@ -156,7 +159,7 @@ def draw_quality(found: Mapping[str, Replayed], window: int) -> Figure:
     styles = hybrids | {name: (f"C{number}", "-") for number, name in enumerate(parts)}
     for axes, label in zip(panels, (HR, NDCG), strict=True):
         for name, (color, line) in styles.items():
-            mean = found[name].result.moving(label, window)["mean"].iloc[window // 2 :]
+            mean = _thinned(found[name].result.moving(label, window)["mean"].iloc[window // 2 :])
             axes.plot(mean.index, mean, line, label=name, color=color, linewidth=1.2)
         axes.set_ylabel(f"{label}, mean of the last {window:,} events")
         axes.set_ylim(bottom=0)
@@ -165,6 +168,11 @@ def draw_quality(found: Mapping[str, Replayed], window: int) -> Figure:
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False)
     return figure
+
+
+def _thinned(line: pd.Series) -> pd.Series:
+    """As many points of a line as can be told apart, and files of kilobytes."""
+    return line.iloc[:: max(1, len(line) // _POINTS)]
 
 
 def _finish(axes: Axes) -> None:
