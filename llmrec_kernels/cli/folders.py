@@ -61,10 +61,9 @@ class Source(NamedTuple):
 def source(folder: Path, encoder: str | None = None) -> Source:
     """A saved model, with a text encoder instead of its own where one is named."""
     model = _loaded(folder, encoder)
-    known = model._ready()
     users, items = (
-        Ids(list(ids), what, str(folder))
-        for ids, what in ((known.users, "users"), (known.items, "items"))
+        Ids(ids.tolist(), what, str(folder))
+        for ids, what in ((model.user_ids, "users"), (model.item_ids, "items"))
     )
     return Source(users, items, _titles(folder), lambda: model)
 
@@ -113,12 +112,12 @@ def titled(titles: Mapping[str, str], items: Iterable[Any]) -> list[str | None]:
 
 def told(model: Recommender[Any], folder: Path) -> str:
     """What was saved where, in one line."""
-    known, parts = model._ready(), getattr(model, "current_weights", {})
+    parts = getattr(model, "current_weights", {})
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in parts.items())
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return (
         f"saved: {folder} ({type(model).__name__}{f' of {weights}' if parts else ''}: "
-        f"{len(known.users):,} users, {len(known.items):,} items, {size / 1e6:.1f} MB)"
+        f"{len(model.user_ids):,} users, {len(model.item_ids):,} items, {size / 1e6:.1f} MB)"
     )
 
 
@@ -129,7 +128,7 @@ def _loaded(folder: Path, encoder: str | None) -> Recommender[Any]:
     if encoder is None:
         return Recommender.load(folder)
     model: Recommender[Any] = Recommender.load(folder, encoder=text_encoder(encoder))
-    if not model._reads():
+    if not model.reads_text:
         raise ValueError(f"--encoder is {encoder}, but the model in {folder} reads no texts")
     return model
 

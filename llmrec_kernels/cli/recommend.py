@@ -174,8 +174,8 @@ def _for_someone_new(
     """The best of what is left, of as many as it takes for k to be left."""
     from llmrec_kernels.recommenders import UnsupportedError
 
-    enough = len(model._ready().items) if allow is not None else k + len(exclude)
-    if text is not None and not model._reads():
+    enough = len(model.item_ids) if allow is not None else k + len(exclude)
+    if text is not None and not model.reads_text:
         raise ValueError(
             f"--text is for a model that reads texts, content, aligned or a hybrid with one of "
             f"them; this is a {type(model).__name__}"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from llmrec_kernels._ids import id_array, id_list
 from llmrec_kernels.evaluation.columns import (
     codes,
     pairs_in,
@@ -16,7 +17,6 @@ from llmrec_kernels.evaluation.columns import (
     require_one_kind,
 )
 from llmrec_kernels.evaluation.metrics import PAD
-from llmrec_kernels.recommenders.ids import id_array, id_list
 
 
 class RankedItems(Protocol):

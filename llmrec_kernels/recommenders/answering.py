@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmrec_kernels._ids import IdMap, id_array, id_list
 from llmrec_kernels.ops import TopK, cosine_topk
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import ranking
 from llmrec_kernels.recommenders.filters import Filters
 from llmrec_kernels.recommenders.history import Change, History, Lists
-from llmrec_kernels.recommenders.ids import IdMap, id_array, id_list
 from llmrec_kernels.recommenders.results import Recommendations
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Answering(ABC, Generic[Learned]):
         return False
 
     def _text_rows(self, text: str, liked: Lists) -> Tensor:
-        """The score of each item for a text and one history, [1, N] float32."""
+        """The score of each item for a text and one history, [1, N] float32; if it `_reads`."""
         raise NotImplementedError
 
     def _text_top(self, text: str, liked: Lists, k: int, filters: Filters) -> tuple[TopK, Tensor]:

@@ -22,13 +22,13 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from llmrec_kernels._ids import id_list
 from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders import ranking
 from llmrec_kernels.recommenders.answering import Given
 from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.filters import Filters
 from llmrec_kernels.recommenders.history import Lists
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.profiles import Bags, checked_half_life, decayed
 from llmrec_kernels.recommenders.results import Explanation, SimilarItems
 

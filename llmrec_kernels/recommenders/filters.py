@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmrec_kernels._ids import IdMap, id_list
 from llmrec_kernels.index.filters import Positions
 from llmrec_kernels.recommenders.history import Lists
-from llmrec_kernels.recommenders.ids import IdMap, id_list
 
 
 class Filters(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrec_kernels.recommenders.ids import IdMap, id_list
+from llmrec_kernels._ids import IdMap, id_list
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from llmrec_kernels._ids import id_list
 from llmrec_kernels.ops import TopK, checks
 from llmrec_kernels.recommenders.answering import Fitted, Given
 from llmrec_kernels.recommenders.biases import Biases
 from llmrec_kernels.recommenders.history import Lists, sparse
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.knn import IMPLICIT, NeighbourRecommender
 from llmrec_kernels.recommenders.neighbours import nearest
 from llmrec_kernels.recommenders.profiles import checked_half_life, decayed

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from llmrec_kernels._ids import IdMap, id_list
 from llmrec_kernels.ops import checks
-from llmrec_kernels.recommenders.ids import IdMap, id_list
 from llmrec_kernels.recommenders.reduce import finite_rows
 from llmrec_kernels.recommenders.results import Recommendations
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmrec_kernels._ids import IdMap
 from llmrec_kernels.ops import TopK
-from llmrec_kernels.recommenders.ids import IdMap
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,11 +23,11 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from llmrec_kernels._ids import IdMap, id_array
 from llmrec_kernels.index import disk
 from llmrec_kernels.recommenders.answering import Fitted
 from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.history import History, Lists, as_rows
-from llmrec_kernels.recommenders.ids import IdMap, id_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmrec_kernels._ids import id_list
 from llmrec_kernels.ops import TopK, candidate_scores, checks, cosine_topk
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import ranking
@@ -21,7 +22,6 @@ from llmrec_kernels.recommenders.answering import Learned
 from llmrec_kernels.recommenders.base import Recommender
 from llmrec_kernels.recommenders.filters import Filters
 from llmrec_kernels.recommenders.history import Lists
-from llmrec_kernels.recommenders.ids import id_list
 from llmrec_kernels.recommenders.results import SimilarItems
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class VectorRecommender(Recommender[Learned]):
         """The vectors of the items, [N, d], as `cosine_topk` takes them."""
 
     def _text_profile(self, text: str, liked: Lists) -> Tensor:
-        """The vector of a text and of one history, [1, d]."""
+        """The vector of a text and of one history, [1, d] float32; if it `_reads`."""
         raise NotImplementedError
 
     def _bias(self) -> Tensor | None:

@@ -239,20 +239,17 @@ def _by_order(data: Dataset, made: dict[str, models.Make]) -> pd.DataFrame:
 
 def _findings(reports: dict[str, Report], interactions: pd.DataFrame) -> str:
     """What the hybrid owes to its parts, and how much chance is in the last interaction."""
-    gains = {
-        label: compare_paired(reports[label], reports["EASE"], "NDCG@10")
-        for label in (_RECENT, "hybrid")
-    }
+    newest = compare_paired(reports[_RECENT], reports["EASE"], "NDCG@10")
     added = compare_paired(reports["hybrid"], reports[_RECENT], "NDCG@10")
     perhaps = "" if added.low > 0 or added.high < 0 else ", which may be chance"
     last = interactions.groupby("user")["timestamp"].transform("max") == interactions["timestamp"]
     several = interactions[last].groupby("user").size().gt(1).mean()
     return (
-        f"The hybrid is {signed(gains['hybrid'].difference, 3)} NDCG@10 from EASE, and "
-        f"{signed(gains[_RECENT].difference, 3)} of it comes with letting the newest items count "
-        f"most; the second part adds {signed(added.difference, 4)} "
-        f"{interval(added.low, added.high, 4)}{perhaps}. {several:.0%} of the users have several "
-        "ratings in their last second, of which the one that comes last in the file is held out."
+        f"*{_RECENT}*, the first part of the hybrid, is {signed(newest.difference, 4)} "
+        f"{interval(newest.low, newest.high, 4)} NDCG@10 from EASE; the second part adds "
+        f"{signed(added.difference, 4)} {interval(added.low, added.high, 4)}{perhaps}. "
+        f"{several:.0%} of the users have several ratings in their last second, of which the one "
+        "that comes last in the file is held out."
     )
 
 

@@ -25,7 +25,7 @@ from llmrec_kernels.recommenders import (
 
 Make = Callable[[], Recommender[Any]]
 
-SEEDS = (0, 1, 2, 3, 4)  # of everything that chance has a part in
+SEEDS = (0, 1, 2, 3, 4)  # of what is drawn five times; protocols say what is
 FEATURE_WEIGHT = 0.25  # of genres and of the year, where the text counts 1
 
 
