@@ -33,7 +33,10 @@ class Split(str, Enum):
 def evaluate(
     study: Annotated[
         list[str] | None,
-        typer.Option(help="Study to run; repeat for more. All when left out."),
+        typer.Option(
+            help="Study to run, into --out; repeat for more, and a wrong name lists them. All when "
+            "left out."
+        ),
     ] = None,
     ratings: Annotated[
         Path | None,
@@ -66,7 +69,8 @@ def evaluate(
         ),
     ] = Split.last,
     encoder: Annotated[
-        str | None, typer.Option(help="With --ratings: text encoder of content and aligned.")
+        str | None,
+        typer.Option(help="With --ratings: text encoder of content, aligned and hybrid."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="With --ratings: length of lists.")] = 10,
     out: Annotated[
