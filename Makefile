@@ -125,9 +125,10 @@ $(DEMO): pyproject.toml setup.py constraints.txt requirements-data.txt $(wildcar
 	touch $(DEMO)
 
 # And what developing needs, with the extension that is there by now.
-$(READY): $(DEMO)
+$(READY): $(DEMO) requirements-language.txt
 	LLMREC_EXTENSION=0 LLMREC_CUDA=0 $(PIP) --no-build-isolation -e '.[dev]'
 	$(PIP) --no-deps triton
+	$(BIN)/python -m pip install -q --no-deps -r requirements-language.txt
 	touch $(READY)
 
 clean:
