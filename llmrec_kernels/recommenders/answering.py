@@ -68,6 +68,8 @@ class Given(NamedTuple):
     items: pd.DataFrame | None  # a row an item, in the order of their numbers
     item_ids: IdMap
     history: History
+    users: pd.DataFrame | None = None  # in any order, and not all of the users
+    user_ids: IdMap | None = None  # everyone's numbers, as in the history
 
 
 class Answering(ABC, Generic[Learned]):

@@ -60,7 +60,8 @@ class Recommender(Asking[Learned]):
             With `item`, each once, in the order in which equal scores are to come; it may have
             items without interactions. By default the items interacted with, sorted.
         users : DataFrame, optional
-            With `user`: users to know although they have no interactions.
+            With `user`: users to know although they have no interactions; and `text`, what is said
+            of a user, for recommenders that read it.
 
         Returns
         -------
@@ -94,7 +95,7 @@ class Recommender(Asking[Learned]):
         known_users.extend([*named, *taken.user])  # those who come by `update` are after all
         rows = as_rows(item, taken.rating, taken.timestamp)
         history = History(known_users.codes(taken.user), rows, len(known_items))
-        learned = self._learn(Given(items, known_items, history))
+        learned = self._learn(Given(items, known_items, history, users, known_users))
         self._take(learned, Fitted(known_users, known_items, history))
         return self
 
