@@ -1,0 +1,160 @@
+"""A network, its optimiser and one step of them.
+
+A step takes `accumulate` batches. The loss of each is a mean, so it counts by its share of the
+step's examples: the gradient is that of one batch as large, also where the last batch is shorter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, NamedTuple
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from llmrec_kernels.training.options import Training
+from llmrec_kernels.training.task import Task
+
+
+class Step(NamedTuple):
+    """What came of a step."""
+
+    loss: float  # the mean over its examples
+    norm: float  # of the gradient, before it is clipped
+
+    @property
+    def finite(self) -> bool:
+        """Whether the weights were changed by it."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Learner:
+    """A task's network with its optimiser."""
+
+    def __init__(
+        self, task: Task, training: Training, groups: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.task = task
+        self.training = training
+        self.network = task.network
+        self.parameters = _trained(task.network)
+        self.device = self.parameters[0].device
+        self.precision = _precision(training.precision, self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters if groups is None else _checked(groups, self.parameters),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    def order(self, epoch: int) -> Tensor:
+        """The examples of an epoch in their order, [size]; the same for one seed."""
+        generator = torch.Generator().manual_seed(seed_of(self.training.seed, "order", epoch))
+        return torch.randperm(self.task.size, generator=generator)
+
+    def step(self, examples: Tensor, epoch: int, number: int) -> Step:
+        """Learn from some examples, [b]; what is not finite changes nothing."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
+        for turn, batch in enumerate(examples.split(self.training.batch_size)):
+            # A seed for each batch, not a generator that goes on: whatever runs in between, and
+            # wherever a training goes on from, the same batch draws the same numbers.
+            self._seed(epoch, number, turn)
+            share = len(batch) / len(examples)
+            with self.casting():
+                mean = self._checked_loss(self.task.loss(batch))
+            (mean * share).backward()
+            loss += float(mean.detach()) * share
+        step = Step(loss, float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip)))
+        if step.finite:
+            self.optimizer.step()
+        return step
+
+    def validate(self) -> float | None:
+        """The task's own validation, in eval mode."""
+        self.network.eval()
+        with torch.no_grad(), self.casting():
+            value = self.task.validate()
+        self.network.train()
+        return None if value is None else float(value)
+
+    def casting(self) -> contextlib.AbstractContextManager[Any]:
+        """Products in bfloat16, where that is the precision."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def changing(self) -> dict[str, Tensor]:
+        """The tensors of the network that training changes: trained parameters, and buffers."""
+        frozen = {name for name, one in self.network.named_parameters() if not one.requires_grad}
+        kept = self.network.state_dict()
+        return {name: one for name, one in kept.items() if name not in frozen}
+
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Put these values into the network."""
+        with torch.no_grad():
+            for name, one in self.changing().items():
+                one.copy_(tensors[name])
+
+    def _seed(self, *counts: int) -> None:
+        seed = seed_of(self.training.seed, "batch", *counts)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
+
+    @staticmethod
+    def _checked_loss(loss: Tensor) -> Tensor:
+        if loss.dim():
+            raise ValueError(f"the task's loss has shape {list(loss.shape)}; expected a scalar")
+        if not loss.requires_grad:
+            raise ValueError("the task's loss depends on no parameter that is trained")
+        return loss
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed of 64 bits that no other parts share."""
+    return xxhash.xxh3_64_intdigest(repr(parts).encode())
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device) -> Any:
+    """Give the caller's random numbers back as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    found = [one for one in network.parameters() if one.requires_grad]
+    if not found:
+        raise ValueError("the network has no parameter that requires a gradient")
+    return found
+
+
+def _checked(groups: list[dict[str, Any]], trained: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Groups for the optimiser that have each trained parameter once."""
+    listed = [dict(group, params=list(group["params"])) for group in groups]
+    count = [id(one) for group in listed for one in group["params"]]
+    if sorted(count) != sorted(id(one) for one in trained):
+        raise ValueError(
+            f"parameter_groups have {len(count)} parameters; expected the {len(trained)} of the "
+            "network that require a gradient, each once"
+        )
+    return listed
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if _has_bfloat16(device) else "float32"
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public yet
+        return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    return False
