@@ -1,9 +1,20 @@
 """The `llmrec-kernels` command: a module for each family of verbs."""
 
-from llmrec_kernels.cli import bench, cost, evaluate, explain, fit, recommend, show
+from llmrec_kernels.cli import bench, cost, evaluate, explain, fit, recommend, show, train
 from llmrec_kernels.cli.app import app
 
-__all__ = ["app", "bench", "cost", "evaluate", "explain", "fit", "main", "recommend", "show"]
+__all__ = [
+    "app",
+    "bench",
+    "cost",
+    "evaluate",
+    "explain",
+    "fit",
+    "main",
+    "recommend",
+    "show",
+    "train",
+]
 
 
 def main() -> None:

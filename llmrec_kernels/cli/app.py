@@ -28,7 +28,15 @@ def errors_as_sentences() -> Iterator[None]:
         yield
     except BrokenPipeError:  # whoever read the output has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
+    except (
+        ArithmeticError,
+        ImportError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         typer.echo(f"llmrec-kernels: {_sentence(error)}", err=True)
         raise typer.Exit(1) from error
 

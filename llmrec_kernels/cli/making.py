@@ -29,6 +29,9 @@ class Model(str, Enum):
     user_knn = "user-knn"
     ease = "ease"
     als = "als"
+    two_tower = "two-tower"
+    sequence = "sequence"
+    text_ratings = "text-ratings"
     hybrid = "hybrid"
 
 
@@ -40,9 +43,13 @@ _CLASSES = {
     Model.user_knn: "UserKNNRecommender",
     Model.ease: "EASERecommender",
     Model.als: "ALSRecommender",
+    Model.two_tower: "TwoTowerRecommender",
+    Model.sequence: "SequenceRecommender",
+    Model.text_ratings: "TextRatingRegressor",
     Model.hybrid: "HybridRecommender",
 }
-READERS = (Model.content, Model.aligned)
+READERS = (Model.content, Model.aligned, Model.two_tower, Model.text_ratings)
+READS_IF_THERE = Model.sequence  # the texts of the items, where they are given
 # The hybrid that nobody chose. On the second-last item of each user of MovieLens-100K its HR@10 is
 # .244, without content .240, of ease alone .231, and without the half-lives .158.
 _PARTS = {Model.ease: 1.0, Model.item_knn: 0.5, Model.content: 0.25}
@@ -85,7 +92,7 @@ def recommender(words: Words, items: pd.DataFrame | None) -> Recommender[Any]:
         weights, settings = dict(_PARTS), _PART_SETTINGS | settings
     kinds = list(weights) or [words.model]
     _check_settings(words.model, kinds, settings)
-    encoder = _encoder(words, [kind for kind in kinds if kind in READERS], items)
+    encoder = _encoder(words, [kind for kind in kinds if _reads(kind, items)], items)
     own = _values(settings)
     if words.model is not Model.hybrid:
         return _made(words.model, own, encoder)
@@ -156,7 +163,8 @@ def _class(model: Model) -> Callable[..., Recommender[Any]]:
 
 
 def _made(model: Model, options: dict[str, Any], encoder: Any) -> Recommender[Any]:
-    return _class(model)(**({"encoder": encoder} if model in READERS else {}), **options)
+    reads = model in READERS or model is READS_IF_THERE
+    return _class(model)(**({"encoder": encoder} if reads else {}), **options)
 
 
 def _values(settings: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
@@ -167,14 +175,21 @@ def _values(settings: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
     return {name: _value(text) for name, text in named.items() if "." not in name}
 
 
+def _reads(kind: Model, items: pd.DataFrame | None) -> bool:
+    """Whether a model needs the texts of the items, or takes them where they are."""
+    return kind in READERS or (kind is READS_IF_THERE and items is not None)
+
+
 def _encoder(words: Words, readers: list[Model], items: pd.DataFrame | None) -> Any:
     """What encodes the items, for the models that read them."""
     if not readers:
         if words.encoder is not None or words.features:
             option = "--encoder" if words.encoder is not None else "--feature"
+            if words.model is READS_IF_THERE:
+                raise ValueError(f"{option} is for texts of items, but there are no --items")
+            able = ", ".join(kind.value for kind in (*READERS, READS_IF_THERE))
             raise ValueError(
-                f"{option} is for models that read the items, content and aligned; "
-                f"{words.model.value} does not"
+                f"{option} is for models that read the items, {able}; {words.model.value} does not"
             )
         return None
     if items is None:
