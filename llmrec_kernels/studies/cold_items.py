@@ -56,6 +56,12 @@ def inner(draw: Draw, seed: int) -> Draw:
     return Draw(*cold_item_split(draw.train, held_out), held_out.tolist())
 
 
+def by_user(reports: list[Report]) -> Report:
+    """Each user's mean over the draws, so that a user of several draws is one and not several."""
+    values = pd.concat([one.per_user for one in reports])
+    return Report(reports[0].k, values.groupby(level=0).mean(), {}, 0)
+
+
 def choose(draw: Draw, items: pd.DataFrame, seed: int) -> AlignedRecommender:
     """An aligned recommender with the settings that do best on the inner draw, not yet fitted."""
     within = inner(draw, seed)
