@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
+from llmrec_kernels.training.checkpoint import Same
 from llmrec_kernels.training.options import Training
+from llmrec_kernels.training.processes import processes
 from llmrec_kernels.training.task import Task
+
+_MANY = 1 << 20  # parameters from which on the fused AdamW, 3 times as fast, pays for its threads
 
 
 class Step(NamedTuple):
@@ -23,6 +28,7 @@ class Step(NamedTuple):
 
     loss: float  # the mean over its examples
     norm: float  # of the gradient, before it is clipped
+    interrupted: bool  # whether a process was asked to stop
 
     @property
     def finite(self) -> bool:
@@ -41,12 +47,13 @@ class Learner:
         self.network = task.network
         self.parameters = _trained(task.network)
         self.device = self.parameters[0].device
+        self.processes = processes(self.device)
         self.precision = _precision(training.precision, self.device)
         self.optimizer = torch.optim.AdamW(
             self.parameters if groups is None else _checked(groups, self.parameters),
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
+            fused=_fused(self.parameters),
         )
 
     def order(self, epoch: int) -> Tensor:
@@ -54,23 +61,31 @@ class Learner:
         generator = torch.Generator().manual_seed(seed_of(self.training.seed, "order", epoch))
         return torch.randperm(self.task.size, generator=generator)
 
-    def step(self, examples: Tensor, epoch: int, number: int) -> Step:
+    def step(self, examples: Tensor, epoch: int, number: int, interrupted: bool) -> Step:
         """Learn from some examples, [b]; what is not finite changes nothing."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for turn, batch in enumerate(examples.split(self.training.batch_size)):
-            # A seed for each batch, not a generator that goes on: whatever runs in between, and
-            # wherever a training goes on from, the same batch draws the same numbers.
-            self._seed(epoch, number, turn)
-            share = len(batch) / len(examples)
-            with self.casting():
-                mean = self._checked_loss(self.task.loss(batch))
-            (mean * share).backward()
-            loss += float(mean.detach()) * share
-        step = Step(loss, float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip)))
+            part = self.processes.part(batch)
+            if len(part):
+                # A seed for each batch, not a generator that goes on: whatever runs in between,
+                # and wherever a training goes on from, the same batch draws the same numbers.
+                self._seed(epoch, number, turn, self.processes.rank)
+                loss += self._learn(part, len(part) / len(examples))
+        loss, asked = self.processes.summed([loss, float(interrupted)])
+        self.processes.sum_gradients(self.parameters)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
+        step = Step(loss, norm, asked > 0)
         if step.finite:
             self.optimizer.step()
         return step
+
+    def _learn(self, examples: Tensor, share: float) -> float:
+        """Add to the gradient that of the mean loss of examples, and give the loss, by share."""
+        with self.casting():
+            mean = self._checked_loss(self.task.loss(examples))
+        (mean * share).backward()
+        return float(mean.detach()) * share
 
     def validate(self) -> float | None:
         """The task's own validation, in eval mode."""
@@ -88,15 +103,73 @@ class Learner:
 
     def changing(self) -> dict[str, Tensor]:
         """The tensors of the network that training changes: trained parameters, and buffers."""
-        frozen = {name for name, one in self.network.named_parameters() if not one.requires_grad}
-        kept = self.network.state_dict()
-        return {name: one for name, one in kept.items() if name not in frozen}
+        frozen = self._frozen()
+        return {name: one for name, one in self.network.state_dict().items() if name not in frozen}
 
-    def put(self, tensors: dict[str, Tensor]) -> None:
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Put these values into the network."""
-        with torch.no_grad():
-            for name, one in self.changing().items():
-                one.copy_(tensors[name])
+        for name, one in self.changing().items():
+            one.copy_(tensors[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training changes, of the network and the optimiser, by name."""
+        found = {f"network.{name}": one for name, one in self.changing().items()}
+        names = {id(one): name for name, one in self.network.named_parameters()}
+        for parameter, values in self.optimizer.state.items():
+            for key, value in values.items():
+                found[f"optimizer.{key}.{names[id(parameter)]}"] = value
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        self.put({name: tensors[f"network.{name}"] for name in self.changing()})
+        names = {id(one): name for name, one in self.network.named_parameters()}
+        numbered = self.optimizer.state_dict()
+        places = [one for group in self.optimizer.param_groups for one in group["params"]]
+        for place, parameter in enumerate(places):
+            values = {
+                key: tensors[f"optimizer.{key}.{names[id(parameter)]}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{key}.{names[id(parameter)]}" in tensors
+            }
+            if values:  # none where a parameter has had no gradient yet
+                numbered["state"][place] = values
+        self.optimizer.load_state_dict(numbered)
+
+    def same(self) -> Same:
+        """What a checkpoint must have alike with this."""
+        training = self.training
+        always = dict(self.task.identity()) | {
+            "weights that are not trained": self._digest(),
+            "task.size": self.task.size,
+            "training.batch_size": training.batch_size,
+            "training.accumulate": training.accumulate,
+            "training.seed": training.seed,
+        }
+        changeable = {
+            "training.learning_rate": training.learning_rate,
+            "training.weight_decay": training.weight_decay,
+            "training.clip": training.clip,
+            "training.precision": self.precision,
+            "parameter_groups": [
+                [len(group["params"]), group["lr"], group["weight_decay"]]
+                for group in self.optimizer.param_groups
+            ],
+        }
+        return Same(always, changeable)
+
+    def _frozen(self) -> set[str]:
+        named = self.network.named_parameters(remove_duplicate=False)
+        return {name for name, one in named if not one.requires_grad}
+
+    def _digest(self) -> str:
+        """A checksum of the weights that are not trained."""
+        frozen, state = self._frozen(), xxhash.xxh3_64()
+        for name, one in self.network.state_dict().items():
+            if name in frozen:
+                state.update(name.encode())
+                state.update(one.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return state.hexdigest()
 
     def _seed(self, *counts: int) -> None:
         seed = seed_of(self.training.seed, "batch", *counts)
@@ -119,7 +192,7 @@ def seed_of(*parts: int | str) -> int:
 
 
 @contextlib.contextmanager
-def own_randomness(device: torch.device) -> Any:
+def own_randomness(device: torch.device) -> Iterator[None]:
     """Give the caller's random numbers back as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -142,6 +215,12 @@ def _checked(groups: list[dict[str, Any]], trained: list[nn.Parameter]) -> list[
             "network that require a gradient, each once"
         )
     return listed
+
+
+def _fused(parameters: list[nn.Parameter]) -> bool:
+    """Whether the fused AdamW is the faster one: not where threads cost more than the numbers."""
+    kind = parameters[0].device.type
+    return kind == "cuda" or (kind == "cpu" and sum(one.numel() for one in parameters) >= _MANY)
 
 
 def _precision(wanted: str, device: torch.device) -> str:
