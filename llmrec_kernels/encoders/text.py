@@ -135,7 +135,7 @@ class TextEncoder:
                 name="transformers",
             )
         self._files: ModelFiles = find_model(model, revision)
-        self.pooling: Pooling = pooling_of(self._files.folder) if pooling is None else pooling
+        self.pooling: Pooling = _own_pooling(self._files) if pooling is None else pooling
         self.normalize = normalize
         self.max_length = max_length
         self.batch_size = batch_size
@@ -367,6 +367,11 @@ def _check_positive(name: str, value: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def _own_pooling(files: ModelFiles) -> Pooling:
+    """Files beside a GGUF file may be of other models."""
+    return pooling_of(files.folder) if files.gguf is None else "mean"
 
 
 def _bundled() -> dict[str, Callable[[], Path]]:
