@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from llmrec_kernels.encoders.gguf import unpacked
 from llmrec_kernels.encoders.models import ModelFiles
 from llmrec_kernels.encoders.pooling import read_json
 
@@ -99,6 +100,7 @@ def load(
     with reading(files):
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+        files = unpacked(files)
         options = {**files.load_options(), "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
         # Given, or a GGUF file would be parsed once more for it, which takes seconds.
@@ -129,9 +131,9 @@ def output_dim(files: ModelFiles) -> int:
     with reading(files):
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(
-            files.folder, **files.load_options(), trust_remote_code=False
-        )
+        files = unpacked(files)
+        options = {**files.load_options(), "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(files.folder, **options)
     return int(config.get_text_config().hidden_size)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmrec_kernels.encoders.gguf import unpacked
 from llmrec_kernels.encoders.models import ModelFiles
 from llmrec_kernels.encoders.network import reading
 from llmrec_kernels.encoders.pooling import read_json
@@ -121,11 +122,13 @@ def load(files: ModelFiles, *, device: torch.device, dtype: torch.dtype) -> Load
     with reading(files):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        files = unpacked(files)
         options = {**files.load_options(), "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
             files.folder, dtype=dtype, output_loading_info=True, **options
         )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise WrongModelError(

@@ -364,7 +364,8 @@ class LanguageModel:
         with torch.inference_mode():
             logits = self._loaded.logits(ids, mask, begun.repeated(len(rows)))
             said = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        return said.masked_fill(~given, 0.0).sum(dim=1).cpu()
+            total: Tensor = said.masked_fill(~given, 0.0).sum(dim=1)
+        return total.cpu()
 
 
 class _Begun(NamedTuple):

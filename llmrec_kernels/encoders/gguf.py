@@ -1,0 +1,88 @@
+"""GGUF files, unpacked once: what takes transformers 15 seconds to read then takes one.
+
+A GGUF file holds tokenizer, configuration and weights of a model, the weights in few bits. It is
+unpacked into a folder in the Hugging Face layout, with float32 weights, which the numbers of the
+file become exactly: four times its size for weights of 4 bits and more.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from llmrec_kernels._cache import cache_folder
+from llmrec_kernels.encoders.models import ModelFiles
+
+# Enters the name of the folder: raised when what is written there changes.
+_FORMAT = 1
+
+
+def unpacked(files: ModelFiles) -> ModelFiles:
+    """The model of a GGUF file as a folder; any other model as it is.
+
+    The folder is in `$LLMREC_CACHE/models`, else `~/.cache/llmrec_kernels/models`, under the hash
+    of the file: a changed file never meets old weights. Processes side by side may both unpack; the
+    first gives its folder to both. Where there is no room or no permission, one warning says so,
+    and the file is read itself.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        What `find_model` returns.
+
+    Returns
+    -------
+    ModelFiles
+        Of the same name.
+    """
+    if files.gguf is None:
+        return files
+    folder = cache_folder("models") / f"{files.identity()[:32]}-{_FORMAT}"
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        except OSError as error:
+            return _packed(files, folder, error)
+        try:
+            _unpack(files, temporary)
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was faster
+                return _packed(files, folder, error)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return ModelFiles(files.name, folder)
+
+
+def _packed(files: ModelFiles, folder: Path, error: OSError) -> ModelFiles:
+    warnings.warn(
+        f"model {files.name!r} cannot be unpacked into {folder} ({error}): it is read from its "
+        "GGUF file each time, which takes longer. Set LLMREC_CACHE to a folder with room.",
+        stacklevel=2,
+    )
+    return files
+
+
+def _unpack(files: ModelFiles, folder: Path) -> None:
+    """Write tokenizer, configuration and weights; transformers' own way refuses quantized ones."""
+    from safetensors.torch import save_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {**files.load_options(), "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+    model = AutoModelForCausalLM.from_pretrained(files.folder, dtype=torch.float32, **options)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    save_model(model, str(weights), metadata={"format": "pt"})
+    weights.chmod(0o644)
