@@ -46,6 +46,10 @@ class VectorRecommender(Recommender[Learned]):
     def _vectors(self) -> Any:
         """The vectors of the items, [N, d], as `cosine_topk` takes them."""
 
+    def _compared(self) -> Any:
+        """The vectors by which items are compared, [N, d]."""
+        return self._vectors()
+
     def _text_profile(self, text: str, liked: Lists) -> Tensor:
         """The vector of a text and of one history, [1, d] float32; if it `_reads`."""
         raise NotImplementedError
@@ -140,7 +144,7 @@ class VectorRecommender(Recommender[Learned]):
         known = self._ready()
         codes = known.items.known_codes("items", id_list("items", items))
         k = min(checks.positive_int("k", k), len(known.items))
-        packed = self._vectors()
+        packed = self._compared()
         vectors = packed.data[torch.from_numpy(codes)]
         scores, places = cosine_topk(vectors, packed, k, exclude=[[one] for one in codes.tolist()])
         meant = vectors.any(dim=1)[:, None]

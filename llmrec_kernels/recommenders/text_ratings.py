@@ -1,0 +1,358 @@
+"""Predict ratings from texts: of items that nobody has rated, and of users who say who they are.
+
+Biases know of an item what its ratings say, and of a new item nothing. A text says how well the
+like of it are rated, and by whom. Linear heads (or small networks) over the centred embeddings of
+items and of users are learned from ratings (`rating_networks.py`):
+
+    r̂_ui = μ + b_u + β_i + δ_i + p_u · q_i
+    b_u = (λ_b τ_u + Σ_h e_h) / (λ_b + n_u),   p_u = (λ_p t_u + Σ_h (e_h - b_u) q_h) / (λ_p + n_u)
+
+with e_h = r_h - μ - β_h. β and q are the heads' outputs for the text of an item, τ and t those for
+the text of a user, which counts as λ ratings. δ_i is what the ratings of an item say beyond its
+text: the mean of what is left of them, with λ_i = 5 ratings of 0. The user's bias and taste are of
+the history as it is when asked, so new users need no training.
+
+Sources: Y. Koren, Factor in the neighbors, TKDD 4(1), 2010 (the baseline, and a user as a sum over
+what is left of the ratings); Z. Gantner et al., Learning attribute-to-feature mappings for
+cold-start recommendations, ICDM 2010.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llmrec_kernels.ops import PackedItems, checks, pack
+from llmrec_kernels.ragged import Ragged
+from llmrec_kernels.recommenders import space, user_texts
+from llmrec_kernels.recommenders.answering import Fitted, Given
+from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
+from llmrec_kernels.recommenders.history import Lists
+from llmrec_kernels.recommenders.profiles import Bags
+from llmrec_kernels.recommenders.rating_networks import (
+    RatingNetwork,
+    Ratings,
+    RatingTask,
+    Sums,
+    Told,
+)
+from llmrec_kernels.recommenders.records import Absent
+from llmrec_kernels.recommenders.results import Explanation
+from llmrec_kernels.recommenders.space import Reader
+from llmrec_kernels.recommenders.vectors import VectorRecommender
+from llmrec_kernels.training import Training, TrainingReport, train
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from typing_extensions import Self
+
+    from llmrec_kernels.recommenders.saving import Helpers
+
+_PRIOR = 5.0  # λ_i: ratings that an item needs before they count as much as its text
+_HELD_OUT = 0.1  # of the items: to see when training is to stop
+_USERS_AT_ONCE = 1024
+_TRAINING = Training(epochs=40, batch_size=64, learning_rate=5e-3, patience=4)
+
+
+class RatedTexts(NamedTuple):
+    """What is learned of items, of users, and of texts."""
+
+    items: PackedItems  # [N, k + 2] float32: q, 1, β + δ
+    expected: Tensor  # [N] float32: β
+    users: Tensor  # [U, 1 + k] float32: τ and t; no rows where nothing is said of users
+    mean: float  # of the ratings
+    weights: dict[str, Tensor]  # of the network
+    reader: Reader
+
+
+class TextRatingRegressor(VectorRecommender[RatedTexts]):
+    """Predict ratings from the texts of items and of users, and recommend what is rated high.
+
+    A score is a predicted rating that is not cut to the range of the ratings; `predict` cuts it.
+    Training holds a tenth of the items out, to stop when these are predicted no better.
+
+    Parameters
+    ----------
+    encoder : object with `encode(texts) -> [n, d]`, optional
+        As for `ContentRecommender`; it also encodes the column `text` of the users frame, where
+        there is one. A `FeatureEncoder` with more than the text helps.
+    embeddings : array, [N, d], optional
+        Vectors made before, one for each row of the items frame, instead of encoding texts.
+    dim : int
+        Dimensions of tastes.
+    hidden : int, optional
+        Units of a layer between text and taste. None: a linear map.
+    training : Training or dictionary, optional
+        How the heads are trained; an example is a user with all their ratings. By default up to 40
+        epochs of 64 users a step.
+
+    Attributes
+    ----------
+    training_report : TrainingReport or None
+        What came of the training; None before `fit`, where there was nothing to train on, and
+        after `load`.
+
+    Raises
+    ------
+    ValueError
+        From `fit`, if all ratings are alike.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> films = pd.DataFrame({"item": ["heat", "ronin", "elf", "big", "new crime", "new family"]})
+    >>> vectors = np.array([[1, 0.1], [1, 0.0], [0.0, 1], [0.1, 1], [1, 0.2], [0.2, 1]])
+    >>> seen = pd.DataFrame(
+    ...     [(1, "heat", 5), (1, "ronin", 5), (1, "elf", 1), (2, "big", 5), (2, "heat", 2),
+    ...      (2, "elf", 4), (3, "heat", 5), (3, "elf", 2)], columns=["user", "item", "rating"]
+    ... )
+    >>> model = TextRatingRegressor(embeddings=vectors, dim=2).fit(seen, films)
+    >>> crime, family = model.predict([3, 3], ["new crime", "new family"])
+    >>> bool(crime > family)
+    True
+    """
+
+    update_is_refit = False
+    _metric = "dot"
+    _needs_ratings = True
+
+    def __init__(
+        self,
+        encoder: Encodes | None = None,
+        *,
+        embeddings: Any = None,
+        dim: int = 32,
+        hidden: int | None = None,
+        training: Training | dict[str, Any] | None = None,
+    ) -> None:
+        self._embeddings = space.checked_encoder(encoder, embeddings)
+        self.encoder = encoder
+        self.dim = checks.positive_int("dim", dim)
+        self.hidden = None if hidden is None else checks.positive_int("hidden", hidden)
+        self.training = Training.of(training, _TRAINING)
+        self.training_report: TrainingReport | None = None
+
+    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
+        """The rating that each user would give to the item beside it.
+
+        Parameters
+        ----------
+        users, items : list or array of ids, [n]
+            Pairs.
+
+        Returns
+        -------
+        [n] float32
+            In the unit of the ratings, and within their range; also for users without ratings.
+
+        Raises
+        ------
+        IndexError
+            If the model does not know a user or an item.
+        ValueError
+            If there are not as many users as items.
+        """
+        history = self._ready().history
+        predicted = self._of_pairs(users, items, self._predicted_pairs)
+        return np.clip(predicted, np.float32(history.lowest), np.float32(history.highest))
+
+    def explain(self, user: Any, item: Any) -> Explanation:
+        """Say how much each item of a user's history gives to the score of an item.
+
+        Parameters
+        ----------
+        user, item : int or str
+            Ids that the model knows.
+
+        Returns
+        -------
+        Explanation
+            The shares sum to the block "taste". With the block "baseline", μ + b_u + β_i + δ_i, and
+            where something is said of users also the block "text", it is the score.
+
+        Raises
+        ------
+        IndexError
+            If the model does not know the user or the item.
+        ValueError
+            If the user's history says nothing to the model, which then answers with what is
+            popular.
+        """
+        known, history, code = self._one(user, item)
+        score = self._explained_score(user, history, code)
+        places = history.rows["item"]
+        vectors = self._learned.items.data.double()
+        of_item = vectors[int(code[0])]
+        bias, worth = self._users(history).bias.double(), self._network.worth[1].double().exp()
+        total = worth + len(places)
+        weight = (torch.from_numpy(self._rest(history)) - bias) / total
+        share = weight * (vectors[torch.from_numpy(places), : self.dim] @ of_item[: self.dim])
+        baseline = self._learned.mean + float(bias) + float(of_item[-1])
+        blocks = {"taste": float(share.sum()), "baseline": baseline}
+        if len(self._learned.users):
+            said = self._said(history).taste[0].double()
+            blocks["text"] = float(worth / total * (said @ of_item[: self.dim]))
+        sources = known.items.take(places)
+        return Explanation.of(
+            user, item, score, "history", sources, weight.numpy(), share.numpy(), blocks
+        )
+
+    def _learn(self, given: Given) -> RatedTexts:
+        histories = given.history.everyone()
+        rating = histories.rows["rating"]
+        if len(rating) and rating.min() == rating.max():
+            raise ValueError(
+                f"interactions has {len(rating)} ratings and each is {rating[0]:g}; expected "
+                "ratings of at least two values: of one there is nothing to learn"
+            )
+        vectors, reader = space.learned(
+            self.encoder, self._embeddings, given.items, len(given.item_ids), True
+        )
+        users = self._described(given)
+        mean = float(rating.mean()) if len(rating) else 0.0
+        network = _begun(vectors.shape[1], self.dim, self.hidden, users.shape[1], self.training)
+        report = None
+        if len(rating):
+            kept = ~_drawn(given.history.popularity, self.training.seed)[histories.rows["item"]]
+            parts = (Ratings.read(histories, mean, some) for some in (kept, ~kept))
+            report = train(RatingTask(network, vectors, users, *parts), self.training)
+        with torch.no_grad():
+            network.eval()
+            items, said = network.items(vectors), network.users(users)
+            beyond = _beyond(network, Ratings.read(histories, mean), items, said)
+        own = torch.stack([torch.ones_like(beyond), items.bias + beyond], dim=1)
+        told = torch.cat([said.bias[:, None], said.taste], dim=1)
+        self.training_report = report
+        return RatedTexts(
+            pack(torch.cat([items.taste, own], dim=1)),
+            items.bias,
+            told if users.shape[1] else told[:0],
+            mean,
+            network.state_dict(),
+            reader,
+        )
+
+    def _described(self, given: Given) -> Tensor:
+        """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
+        texts = user_texts.listed(given)
+        encoder = self.encoder
+        if isinstance(encoder, FeatureEncoder):
+            encoder = encoder.text
+        if texts is None or encoder is None:
+            named = 0 if given.user_ids is None else len(given.user_ids)
+            return torch.zeros(max(named, given.history.n_users), 0)
+        return user_texts.placed(texts, encoder)
+
+    def _take(self, learned: RatedTexts, fitted: Fitted) -> None:
+        super()._take(learned, fitted)
+        self._network = RatingNetwork.of_weights(learned.weights)
+
+    def _options(self) -> dict[str, Any]:
+        options = self._arguments_but("encoder", "embeddings")
+        return options | {"training": self.training._replace(checkpoint=None, progress=None)}
+
+    @classmethod
+    def _made(cls, options: dict[str, Any], learned: RatedTexts, helpers: Helpers) -> Self:
+        return cls(learned.reader.encoder or Absent("the embeddings are not saved"), **options)
+
+    @classmethod
+    def _as_learned(cls, fields: dict[str, Any]) -> RatedTexts:
+        return RatedTexts(**fields | {"reader": Reader.of_record(fields["reader"])})
+
+    def _vectors(self) -> PackedItems:
+        return self._learned.items
+
+    def _compared(self) -> PackedItems:
+        """By taste: items that are rated alike high are not alike for that."""
+        return pack(self._learned.items.data[:, : self.dim].contiguous())
+
+    def _rest(self, histories: Lists) -> NDArray[np.float64]:
+        """What is left of each rating, [nnz]."""
+        expected = self._learned.expected.double().numpy()[histories.rows["item"]]
+        return np.asarray(histories.rows["rating"] - self._learned.mean - expected)
+
+    def _sums(self, histories: Lists) -> Sums:
+        places, rest = histories.rows["item"], self._rest(histories)
+        vectors = self._learned.items.data
+        # The column of ones counts the ratings, and adds up what is left of them.
+        counted = Bags(places, np.ones(len(places)), histories.offsets).pooled(vectors)
+        liked = Bags(places, rest, histories.offsets).pooled(vectors)
+        k = self.dim
+        return Sums(counted[:, k], liked[:, k], liked[:, :k], counted[:, :k])
+
+    def _said(self, histories: Lists) -> Told:
+        """What is said of users, in zeros where it is nothing."""
+        count = len(histories.offsets) - 1
+        told = user_texts.of_users(self._learned.users, histories.users, count)
+        return Told(told[:, 0], told[:, 1:])
+
+    def _users(self, histories: Lists) -> Told:
+        return self._network.combined(self._said(histories), self._sums(histories))
+
+    def _profile(self, users: Told) -> Tensor:
+        """Vectors to multiply those of items with: a constant is a dimension that items have 1 in.
+
+        So equal scores are equal before they are ranked, and nobody who says something is 0.
+        """
+        level = self._learned.mean + users.bias
+        return torch.cat([users.taste, torch.stack([level, torch.ones_like(level)], 1)], dim=1)
+
+    def _profiles(self, histories: Lists) -> Tensor:
+        silent = histories.empty() & ~self._said(histories).taste.any(dim=1)
+        return self._profile(self._users(histories)).masked_fill(silent[:, None], 0.0)
+
+    def _predicted_pairs(
+        self, histories: Lists, pairs: Ragged
+    ) -> tuple[NDArray[np.float32], Tensor]:
+        """Also for those of whom nothing is known: to them each item is what it is to all."""
+        return self._of(self._profile(self._users(histories)), pairs)
+
+    def _reads(self) -> bool:
+        return self._learned.reader.reads
+
+    def _text_profile(self, text: str, liked: Lists) -> Tensor:
+        """The text counts as one more item, with the highest rating there is."""
+        place = self._learned.reader.place(text)
+        if not place.any() and not len(liked.rows):
+            return place.new_zeros(1, self.dim + 2)
+        told, sums = self._network.items(place), self._sums(liked)
+        if place.any():
+            rest = self._ready().history.highest - self._learned.mean - told.bias
+            one = Sums(torch.ones_like(rest), rest, rest[:, None] * told.taste, told.taste)
+            sums = Sums(*(total + more for total, more in zip(sums, one, strict=True)))
+        return self._profile(self._network.combined(self._said(liked), sums))
+
+
+def _begun(
+    width: int, dim: int, hidden: int | None, user_width: int, training: Training
+) -> RatingNetwork:
+    """A network before training, the same for one seed."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(training.seed)
+        return RatingNetwork(width, dim, hidden, user_width)
+
+
+def _drawn(popularity: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which items are held out in training, [N]: a tenth of those that have ratings."""
+    rated = np.flatnonzero(popularity)
+    count = int(len(rated) * _HELD_OUT)
+    drawn = np.zeros(len(popularity), dtype=bool)
+    drawn[np.random.default_rng(seed).choice(rated, count, replace=False)] = count > 0
+    return drawn
+
+
+def _beyond(network: RatingNetwork, ratings: Ratings, items: Told, users: Told) -> Tensor:
+    """What the ratings of each item say beyond its text, [N]: δ."""
+    total, count = torch.zeros(2, len(items.bias), dtype=torch.float64)
+    for some in torch.arange(len(users.bias)).split(_USERS_AT_ONCE):
+        part = ratings.of(some)
+        told = Told(items.bias[part.items], items.taste[part.items])
+        said = Told(users.bias[some], users.taste[some])
+        rest = part.values - network.left_out(part, told, said)
+        total.index_add_(0, part.items, rest.double())
+        count.index_add_(0, part.items, torch.ones_like(rest, dtype=torch.float64))
+    return (total / (_PRIOR + count)).float()
