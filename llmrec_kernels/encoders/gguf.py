@@ -71,7 +71,7 @@ def _packed(files: ModelFiles, folder: Path, error: OSError) -> ModelFiles:
 
 def _unpack(files: ModelFiles, folder: Path) -> None:
     """Write tokenizer, configuration and weights; transformers' own way refuses quantized ones."""
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {**files.load_options(), "trust_remote_code": False}
@@ -84,5 +84,8 @@ def _unpack(files: ModelFiles, folder: Path) -> None:
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     weights = folder / "model.safetensors"
-    save_model(model, str(weights), metadata={"format": "pt"})
+    # A head that shares the table of the tokens is the second of its name, and is left out.
+    first = {tensor.data_ptr(): name for name, tensor in reversed(model.state_dict().items())}
+    kept = {name: one for name, one in model.state_dict().items() if name in first.values()}
+    save_file(kept, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
