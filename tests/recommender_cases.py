@@ -14,6 +14,7 @@ from llmrec_kernels.recommenders import (
     HybridRecommender,
     ItemKNNRecommender,
     PopularityRecommender,
+    TextRatingRegressor,
     UserKNNRecommender,
 )
 from llmrec_kernels.recommenders.features import FeatureEncoder
@@ -80,6 +81,12 @@ RECOMMENDERS = {
     "aligned": lambda: AlignedRecommender(embeddings=VECTORS, factors=3),
     "aligned from texts": lambda: AlignedRecommender(Letters(), factors=3),
     "aligned, features": lambda: AlignedRecommender(features(), factors=3),
+    "text ratings": lambda: TextRatingRegressor(
+        embeddings=VECTORS, dim=3, training={"epochs": 2, "batch_size": 3}
+    ),
+    "text ratings, features": lambda: TextRatingRegressor(
+        features(), dim=3, hidden=4, training={"epochs": 2}
+    ),
     "hybrid": lambda: HybridRecommender(
         {"ease": EASERecommender(1.0), "content": ContentRecommender(Letters())}
     ),
@@ -113,11 +120,14 @@ READ_TEXT = {
     "content, features",
     "aligned from texts",
     "aligned, features",
+    "text ratings, features",
     "hybrid",
     "hybrid, everything",
     "hybrid, everything, ranks",
     "hybrid of a hybrid",
 }
+# They learn what makes ratings differ, and so refuse those that are all alike.
+DIFFERING = {"text ratings", "text ratings, features"}
 
 
 def name(code):
@@ -158,6 +168,15 @@ def make_interactions(name, n_users=N_USERS):
             "timestamp": np.arange(len(pairs)),
         }
     )
+
+
+def learnable(which, interactions):
+    """Whether a recommender can be fitted: not where ratings are to differ and do not."""
+    if which not in DIFFERING or interactions.empty:
+        return True
+    if "timestamp" in interactions:
+        interactions = interactions.sort_values("timestamp", kind="stable")
+    return interactions.drop_duplicates(["user", "item"], keep="last").rating.nunique() > 1
 
 
 def lists(recommendations):

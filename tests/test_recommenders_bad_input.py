@@ -16,6 +16,7 @@ from recommender_cases import (
     Letters,
     everything,
     features,
+    learnable,
     make_interactions,
     make_items,
     name,
@@ -241,6 +242,10 @@ def test_small_and_even_data_are_answered_with_finite_scores(which, frame, alone
         with pytest.raises(
             ValueError, match="expected at least 0 with user_bias, which multiplies"
         ):
+            RECOMMENDERS[which]().fit(frame, make_items(name))
+        return
+    if not learnable(which, frame):
+        with pytest.raises(ValueError, match="expected ratings of at least two values"):
             RECOMMENDERS[which]().fit(frame, make_items(name))
         return
     items = make_items(name)

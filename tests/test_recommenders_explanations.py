@@ -10,7 +10,7 @@ from recommender_cases import N_ITEMS, RECOMMENDERS, make_interactions, make_ite
 from llmrec_kernels.recommenders import UnsupportedError
 
 SILENT = {"popularity", "content, private"}
-HISTORY = {"content", "item knn", "ease", "als", "aligned"}
+HISTORY = {"content", "item knn", "ease", "als", "aligned", "text ratings"}
 
 
 @pytest.fixture(params=sorted(RECOMMENDERS.keys() - SILENT))
@@ -55,6 +55,10 @@ def test_the_shares_add_up_to_what_they_are_shares_of(fitted, which, user):
             assert np.clip(base[item] + total, 3.0, 5.0) == pytest.approx(score, abs=1e-5)
         elif which.startswith("aligned"):  # of the taste; popularity is no share of a history
             assert set(why.blocks) == {"taste", "popularity"}
+            assert total == pytest.approx(why.blocks["taste"], abs=1e-6)
+            assert sum(why.blocks.values()) == pytest.approx(score, abs=1e-5)
+        elif which.startswith("text ratings"):  # of the taste, beside what is rated how by whom
+            assert set(why.blocks) == {"taste", "baseline"}
             assert total == pytest.approx(why.blocks["taste"], abs=1e-6)
             assert sum(why.blocks.values()) == pytest.approx(score, abs=1e-5)
         else:

@@ -106,7 +106,8 @@ class RatingNetwork(nn.Module):
         layers = [one for name, one in weights.items() if name.startswith("of_items.")]
         hidden = len(layers[0]) if len(layers) > 1 else None
         user_width, outputs = weights["of_users"].shape
-        network = RatingNetwork(layers[0].shape[1], outputs - 1, hidden, user_width)
+        with torch.random.fork_rng([]):  # it begins with random weights, which none are to miss
+            network = RatingNetwork(layers[0].shape[1], outputs - 1, hidden, user_width)
         network.load_state_dict(dict(weights))
         return network.eval().requires_grad_(False)
 
