@@ -1,0 +1,281 @@
+"""Whether a text says only what the facts say, as far as words can tell.
+
+A language model adds what it has read elsewhere: another director, a year, praise. So each word
+that it writes is looked up in the facts it was given. A sentence stands when
+
+1. every number, name and content word is a word of the facts, up to case, accents, plural and the
+   endings of verbs, or of a short list of neutral words (`words.NEUTRAL`);
+2. words that deny, count, compare or order (`words.GUARDED`) stand between the neighbours that they
+   have in the facts;
+3. words of a name stand side by side only where they do in the facts: no "Steven Hanks" of two;
+4. what it says of a person or title fits the fact it is from: no actor is said to direct, and no
+   recommended title to be liked (`roles`);
+5. its words from a fact in prose, such as a plot, come from one sentence of it and in its order;
+6. it has no sign, such as % or $, that the facts have not.
+
+What this does not catch: words left out of a sentence of the facts can change what it says ("a doll
+is threatened by a spaceman" becomes "a doll threatened a spaceman"), and so can a fact told of
+another thing of the same sentence. Facts that are false stay false.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+from llmrec_kernels.language import roles
+from llmrec_kernels.language.words import (
+    GUARDED,
+    NEUTRAL,
+    Word,
+    forms,
+    is_whole,
+    same,
+    sentences,
+    words,
+)
+
+Value: TypeAlias = "str | float | Sequence[str] | Sequence[float]"
+Facts: TypeAlias = "Mapping[str, Value]"
+
+_PROSE = 8  # a text of more words than this is prose, of fewer a name or a list
+# The common ones, and the dashes and quotation marks of typesetters.
+_PUNCTUATION = frozenset(".,;:!?'\"()-/&\u2013\u2014\u2018\u2019\u201c\u201d")
+
+
+def unsupported(text: str, facts: Facts) -> list[str]:
+    """Words of a text that the facts do not support; none where it may stand.
+
+    Parameters
+    ----------
+    text : str
+        One or more sentences.
+    facts : mapping of str to str, number or sequence of these
+        By name, such as `{"title": "Alien", "year": 1979, "genres": ["Horror"]}`. Names that
+        are known (`directors`, `cast`, `author`, `liked`, `recommended`) say who did what.
+
+    Returns
+    -------
+    list of str
+        As they are written, each once, in the order of the checks.
+
+    Raises
+    ------
+    TypeError
+        `text` is not a string, or a fact is neither text, number nor a sequence of these.
+
+    Examples
+    --------
+    >>> facts = {"title": "Alien", "year": 1979, "directors": ["Ridley Scott"]}
+    >>> unsupported("Alien was directed by Ridley Scott and released in 1979.", facts)
+    []
+    >>> unsupported("Alien is a masterpiece of 1986 by James Cameron.", facts)
+    ['masterpiece', '1986', 'James', 'Cameron']
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a string, got {text!r}.")
+    known = _Known(facts)
+    found = [one for sentence in sentences(text) for one in known.unsupported(sentence)]
+    return list(dict.fromkeys(found))
+
+
+def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
+    """The whole sentences of a text that may stand, and the words that speak against the others.
+
+    A sentence is left out too when it says nothing of the facts, says the same as one before, or
+    is no statement.
+
+    Parameters
+    ----------
+    text : str
+        One or more sentences; an unfinished one at the end is dropped.
+    facts : mapping
+        As in `unsupported`.
+
+    Returns
+    -------
+    tuple of str and list of str
+        Empty where no sentence stands; and empty where nothing speaks against any.
+
+    Examples
+    --------
+    >>> supported_part("Alien is a film. It won an Oscar. It is", {"title": "Alien, a film"})
+    ('Alien is a film.', ['won', 'Oscar'])
+    """
+    known = _Known(facts)
+    kept: dict[str, None] = {}
+    against: dict[str, None] = {}
+    for sentence in sentences(text):
+        bad = known.unsupported(sentence)
+        against |= dict.fromkeys(bad)
+        if not bad and is_whole(sentence) and not sentence.endswith("?") and known.tells(sentence):
+            kept[sentence] = None
+    return " ".join(kept), list(against)
+
+
+def texts_of(value: Value) -> list[str]:
+    """A fact as texts; none for what is missing.
+
+    Examples
+    --------
+    >>> texts_of(["a", "b"]), texts_of(1979.0), texts_of(float("nan"))
+    (['a', 'b'], ['1979'], [])
+    """
+    if value is None or isinstance(value, str):
+        return [value] if value and value.strip() else []
+    if isinstance(value, Iterable):
+        return [text for one in value for text in texts_of(one)]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"a fact must be a text, a number or a sequence of these, got {value!r}."
+        ) from None
+    if math.isnan(number):
+        return []
+    return [str(int(number)) if number.is_integer() else str(value)]
+
+
+class _Known:
+    """The facts, with their words in the ways that they are looked up."""
+
+    def __init__(self, facts: Facts) -> None:
+        if not isinstance(facts, Mapping):
+            raise TypeError(f"facts must be a mapping of names to values, got {facts!r}.")
+        self._texts = {str(name): texts_of(value) for name, value in facts.items()}
+        self._texts = {name: texts for name, texts in self._texts.items() if texts}
+        self._rows = [words(text) for texts in self._texts.values() for text in texts]
+        prose = [
+            [words(sentence) for sentence in sentences(text)]
+            for texts in self._texts.values()
+            for text in texts
+            if len(words(text)) > _PROSE
+        ]
+        self._prose = [sentence for text in prose for sentence in text]
+        self._listed = {
+            form
+            for row in self._rows
+            if len(row) <= _PROSE
+            for word in row
+            for form in forms(word.plain)
+        }
+        named = {form for name in self._texts for one in words(name) for form in forms(one.plain)}
+        self._words = {form for row in self._rows for word in row for form in forms(word.plain)}
+        self._roles = roles.Roles(self._texts)
+        self._neutral = NEUTRAL | self._roles.neutral()
+        self._words |= {one for one in named if one not in roles.WORDS}
+
+    def unsupported(self, sentence: str) -> list[str]:
+        """What speaks against a sentence, in the order of the checks."""
+        said = words(sentence)
+        found = [
+            word.shown
+            for place, word in enumerate(said)
+            if not (self._in_place(said, place) if word.plain in GUARDED else self._has(word))
+        ]
+        found = found or [
+            *self._mixed_names(said, sentence),
+            *self._roles.misplaced(said, sentence),
+            *self._out_of_order(said),
+        ]
+        return found + [one for one in sentence if self._is_foreign_sign(one)]
+
+    def tells(self, sentence: str) -> bool:
+        """Whether any of its words is of the facts."""
+        return any(
+            word.plain not in self._neutral and not forms(word.plain).isdisjoint(self._words)
+            for word in words(sentence)
+        )
+
+    def _has(self, word: Word) -> bool:
+        return word.plain in self._neutral or not forms(word.plain).isdisjoint(self._words)
+
+    def _in_place(self, said: list[Word], place: int) -> bool:
+        """Whether a guarded word has the neighbours that it has in the facts."""
+        around = [word.plain for word in said[max(0, place - 1) : place + 2]]
+        return around in (run for row in self._plain_rows for run in _runs(row, len(around)))
+
+    @cached_property
+    def _plain_rows(self) -> list[list[str]]:
+        return [[word.plain for word in row] for row in self._rows]
+
+    def _mixed_names(self, said: list[Word], sentence: str) -> Iterator[str]:
+        """Words of names side by side that are not so in the facts."""
+        for run in self._name_runs(said, sentence):
+            plain = [word.plain for word in run]
+            if len(run) > 1 and not any(
+                plain in _runs(row, len(plain)) for row in self._plain_rows
+            ):
+                yield sentence[run[0].start : run[-1].end]
+
+    def _name_runs(self, said: list[Word], sentence: str) -> Iterator[list[Word]]:
+        run: list[Word] = []
+        for word in said:
+            joined = run and _is_join(sentence[run[-1].end : word.start], run[-1])
+            is_name = (word.is_capital or word.plain in self._only_names) and (
+                word.plain not in self._neutral
+            )
+            if run and not (joined and is_name):
+                yield run
+                run = []
+            if is_name:
+                run = [*run, word]
+        if run:
+            yield run
+
+    @cached_property
+    def _only_names(self) -> set[str]:
+        """Words that the facts have with a capital alone, in a name of several words."""
+        names, small = set(), set()
+        for row in self._rows:
+            for place, word in enumerate(row):
+                beside = row[max(0, place - 1) : place + 2]
+                if not word.is_capital:
+                    small.add(word.plain)
+                elif sum(one.is_capital for one in beside) > 1:
+                    names.add(word.plain)
+        return names - small
+
+    def _out_of_order(self, said: list[Word]) -> list[str]:
+        """Words from prose that no one sentence of it has in this order."""
+        from_prose = [
+            word
+            for word in said
+            if word.plain not in self._neutral
+            and word.plain not in GUARDED
+            and forms(word.plain).isdisjoint(self._listed)
+            and any(same(word.plain, one.plain) for row in self._prose for one in row)
+        ]
+        left = [_left_over(from_prose, row) for row in self._prose]
+        return [word.shown for word in min(left, key=len, default=[])]
+
+    def _is_foreign_sign(self, sign: str) -> bool:
+        plain = sign.isalnum() or sign.isspace() or sign in _PUNCTUATION
+        return not plain and not any(
+            sign in text for texts in self._texts.values() for text in texts
+        )
+
+
+def _runs(row: list[str], length: int) -> Iterator[list[str]]:
+    return (row[start : start + length] for start in range(len(row) - length + 1))
+
+
+def _is_join(between: str, before: Word) -> bool:
+    """Whether two words belong to one name: a blank or hyphen apart, or the stop of an initial."""
+    if between.strip() == "." and len(before.shown) <= 2:
+        return True
+    return between.strip(" -") == "" and "\n" not in between
+
+
+def _left_over(said: list[Word], row: list[Word]) -> list[Word]:
+    """Words that are not found in a row one after the other."""
+    left, start = [], 0
+    for word in said:
+        place = next((n for n in range(start, len(row)) if same(word.plain, row[n].plain)), None)
+        if place is None:
+            left.append(word)
+        else:
+            start = place + 1
+    return left
