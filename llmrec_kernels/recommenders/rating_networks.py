@@ -9,8 +9,9 @@ that what is learned holds for items that nobody has rated yet:
     r̂_ui = μ + b + β_i + p · q_i
 
 β and q are what the head makes of the text of an item, τ and t what it makes of that of a user. λ_b
-and λ_p, which are learned too, are how many ratings the text of a user is worth. A sum over the
-other ratings is that over all less one term, so that an epoch costs no more than its ratings do.
+and λ_p, which are learned too, are how many ratings the text of a user is worth; of users with
+texts some are shown without their other ratings, so that those who have none are learned of. A sum
+over the other ratings is that over all less one term: an epoch costs no more than its ratings do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from llmrec_kernels.recommenders.history import Lists
 
 _DROPOUT = 0.3  # of what is known of an item
+_UNSEEN = 0.3  # of users with texts, whose other ratings are hidden: for those who have none
+_PACE = 0.1  # of what is learned of users: they are few, and their words are many
 _WORTH = (5.0, 10.0)  # λ_b and λ_p to begin with
 
 
@@ -44,6 +47,11 @@ class Sums(NamedTuple):
     rest: Tensor  # [n] float32: Σ e
     liked: Tensor  # [n, k] float32: Σ e q
     taste: Tensor  # [n, k] float32: Σ q
+
+    def times(self, part: Tensor) -> Sums:
+        """Each user's sums times a number, [n]."""
+        rows = part[:, None]
+        return Sums(self.count * part, self.rest * part, self.liked * rows, self.taste * rows)
 
 
 class Ratings(NamedTuple):
@@ -118,7 +126,7 @@ class RatingNetwork(nn.Module):
 
     def users(self, vectors: Tensor) -> Told:
         """What the vectors of users say, [n, user_width]."""
-        told = (vectors @ self.of_users).float()
+        told = (vectors @ self.of_users).float() * _PACE
         return Told(told[:, 0], told[:, 1:])
 
     def combined(self, said: Told, sums: Sums) -> Told:
@@ -137,6 +145,9 @@ class RatingNetwork(nn.Module):
         terms = _terms(ratings, items)
         sums = _sums(own, terms, len(users.bias))
         others = Sums(*(total[own] - one for total, one in zip(sums, terms, strict=True)))
+        if self.training and len(self.of_users):
+            seen = torch.rand(len(users.bias)) >= _UNSEEN
+            others = others.times(seen[own])
         user = self.combined(Told(users.bias[own], users.taste[own]), others)
         return _predicted(user, items)
 
