@@ -8,5 +8,6 @@ from llmrec_kernels.language.models import (
     WrongModelError,
     bundled_language_model_path,
 )
+from llmrec_kernels.language.reranker import LMReranker
 
-__all__ = ["LanguageModel", "WrongModelError", "bundled_language_model_path"]
+__all__ = ["LMReranker", "LanguageModel", "WrongModelError", "bundled_language_model_path"]

@@ -127,7 +127,7 @@ def mmr(
     trade_off = checks.finite_number("trade_off", trade_off)
     if not 0 <= trade_off <= 1:
         raise ValueError(f"trade_off is {trade_off}; expected a number from 0 to 1")
-    places = _places(recommendations)
+    places = list_places(recommendations)
     codes, rows = _vectors_of(recommendations, items, vectors)
     relevance = _relevance(recommendations.score, places)
     chosen = [
@@ -196,7 +196,7 @@ def quota(
     """
     k = checks.positive_int("k", k)
     bounds = _bounds(quotas, k)
-    places = _places(recommendations)
+    places = list_places(recommendations)
     group = _groups_of(recommendations, groups, list(bounds))[places]
     needed = np.zeros(places.shape, dtype=bool)
     allowed = places >= 0
@@ -220,8 +220,14 @@ def quota(
     return QuotaRecommendations(**vars(taken), unmet=unmet)
 
 
-def _places(recommendations: Recommendations) -> NDArray[np.int64]:
-    """Where the items of each list are, [lists, longest], -1 where a list has ended."""
+def list_places(recommendations: Recommendations) -> NDArray[np.int64]:
+    """Where the items of each list are, [lists, longest], -1 where a list has ended.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no recommendations, or the ranks of a list are not 1, 2, 3 and so on.
+    """
     if not isinstance(recommendations, Recommendations):
         raise TypeError(
             f"recommendations is a {type(recommendations).__name__}; expected Recommendations"
