@@ -43,7 +43,7 @@ class Told(NamedTuple):
 class Sums(NamedTuple):
     """Sums over the ratings of each of some users."""
 
-    count: Tensor  # [n] float32
+    number: Tensor  # [n] float32
     rest: Tensor  # [n] float32: Σ e
     liked: Tensor  # [n, k] float32: Σ e q
     taste: Tensor  # [n, k] float32: Σ q
@@ -51,7 +51,7 @@ class Sums(NamedTuple):
     def times(self, part: Tensor) -> Sums:
         """Each user's sums times a number, [n]."""
         rows = part[:, None]
-        return Sums(self.count * part, self.rest * part, self.liked * rows, self.taste * rows)
+        return Sums(self.number * part, self.rest * part, self.liked * rows, self.taste * rows)
 
 
 class Ratings(NamedTuple):
@@ -132,9 +132,9 @@ class RatingNetwork(nn.Module):
     def combined(self, said: Told, sums: Sums) -> Told:
         """Users by what is said of them and what they rated."""
         worth_bias, worth_taste = self.worth.exp()
-        bias = (worth_bias * said.bias + sums.rest) / (worth_bias + sums.count)
+        bias = (worth_bias * said.bias + sums.rest) / (worth_bias + sums.number)
         liked = worth_taste * said.taste + sums.liked - bias[:, None] * sums.taste
-        return Told(bias, liked / (worth_taste + sums.count)[:, None])
+        return Told(bias, liked / (worth_taste + sums.number)[:, None])
 
     def left_out(self, ratings: Ratings, items: Told, users: Told) -> Tensor:
         """The prediction of each rating from the user's others, less μ, [nnz] float32.
@@ -177,7 +177,8 @@ class RatingTask:
         ratings: Ratings,
         held_out: Ratings,
     ) -> None:
-        self.network = network
+        self.network: nn.Module = network
+        self._heads = network
         self._vectors, self._users = vectors, users
         self._ratings, self._held_out = ratings, held_out
         self._who = ratings.owners.unique()
@@ -187,8 +188,8 @@ class RatingTask:
         """The squared errors of some users' ratings, over the ratings that as many users have."""
         users = self._who[examples]
         ratings = self._ratings.of(users)
-        items = _of_each(self.network, self._vectors, ratings)
-        predicted = self.network.left_out(ratings, items, self.network.users(self._users[users]))
+        items = _of_each(self._heads, self._vectors, ratings)
+        predicted = self._heads.left_out(ratings, items, self._heads.users(self._users[users]))
         # Not over their own number of ratings: each rating counts alike, whoever is drawn with it.
         usual = len(self._ratings.items) / self.size
         return (ratings.values - predicted).square().sum() / (usual * len(examples))
@@ -198,11 +199,11 @@ class RatingTask:
         held_out = self._held_out
         if not len(held_out.items):
             return None
-        items = self.network.items(self._vectors)
-        said = self.network.users(self._users)
+        items = self._heads.items(self._vectors)
+        said = self._heads.users(self._users)
         of_ratings = Told(items.bias[self._ratings.items], items.taste[self._ratings.items])
         terms = _terms(self._ratings, of_ratings)
-        users = self.network.combined(said, _sums(self._ratings.owners, terms, len(self._users)))
+        users = self._heads.combined(said, _sums(self._ratings.owners, terms, len(self._users)))
         user = Told(users.bias[held_out.owners], users.taste[held_out.owners])
         item = Told(items.bias[held_out.items], items.taste[held_out.items])
         return float((held_out.values - _predicted(user, item)).square().mean().sqrt())
@@ -211,7 +212,7 @@ class RatingTask:
         """What a checkpoint must have alike."""
         digest = xxhash.xxh3_64()
         for one in (self._vectors, self._users, *self._ratings, *self._held_out):
-            digest.update(one.contiguous().numpy())
+            digest.update(one.contiguous().numpy().data)
         shapes = [list(one.shape) for one in self.network.state_dict().values()]
         return {
             "architecture": f"RatingNetwork {shapes}",

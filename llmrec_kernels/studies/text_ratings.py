@@ -18,6 +18,7 @@ from llmrec_kernels.evaluation import (
     pool,
     random_split,
 )
+from llmrec_kernels.evaluation.ratings import Predicts
 from llmrec_kernels.recommenders import (
     ItemKNNRecommender,
     TextRatingRegressor,
@@ -97,14 +98,14 @@ def text_ratings() -> Study:
     reports: dict[str, list[RatingReport]] = {}
     trained: dict[str, list[tuple[int, float]]] = {}
     for train, test in draws(data):
-        fitted = {
+        fitted: dict[str, Predicts] = {
             _MEAN: UserMeans(biased=False).fit(train),
             _BIASES: BiasesOnly().fit(train, data.items, data.users),
             _USERS: UserMeans().fit(train),
         }
-        for name, model in regressors().items():
-            fitted[name] = model.fit(train, data.items)
-            report = model.training_report
+        for name, regressor in regressors().items():
+            fitted[name] = regressor.fit(train, data.items)
+            report = regressor.training_report
             assert report is not None
             trained.setdefault(name, []).append((len(report.epochs), report.seconds))
         for name, model in fitted.items():
@@ -165,7 +166,7 @@ def _times(trained: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
 
 def _warm(data: Dataset) -> pd.DataFrame:
     train, test = random_split(data.interactions, _HELD_OUT, seed=_WARM_SEED)
-    fitted = {
+    fitted: dict[str, Predicts] = {
         _USERS: UserMeans().fit(train),
         "user neighbours": UserKNNRecommender(feedback="ratings").fit(train, data.items),
         _BIASES: BiasesOnly().fit(train, data.items, data.users),
@@ -191,8 +192,8 @@ def _warm(data: Dataset) -> pd.DataFrame:
 
 
 def _interval(report: RatingReport, label: str) -> str:
-    low, high = report.to_pandas().loc[label, ["low", "high"]]
-    return interval(low, high, 3)
+    ends = report.to_pandas()
+    return interval(ends["low"][label], ends["high"][label], 3)
 
 
 def _row(one: PairedComparison) -> dict[str, Any]:
