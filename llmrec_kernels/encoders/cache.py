@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,30 +38,27 @@ _LOCK_TIMEOUT_SECONDS = 30.0
 _FAILURES = (OSError, sqlite3.Error, UnicodeDecodeError)
 
 
-class EmbeddingCache:
-    """Vectors by key in one SQLite file, safe for threads and processes side by side.
+class BlobCache:
+    """Bytes by key in one SQLite file, safe for threads and processes side by side.
 
     Parameters
     ----------
     path : Path
         The file. It and its folder are made by the first write.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> cache = EmbeddingCache(Path(tempfile.mkdtemp()) / "vectors.sqlite")
-    >>> cache.write([b"a"], np.array([[1.0, 2.0]], dtype=np.float32))
-    >>> {key: vector.tolist() for key, vector in cache.read([b"a", b"b"])}
-    {b'a': [1.0, 2.0]}
     """
+
+    # For warnings: "the embedding cache ... holds 2 damaged vectors, which are encoded again".
+    name: ClassVar[str]
+    rows: ClassVar[str]
+    made: ClassVar[str]
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writable = True
         self._warned = False
 
-    def read(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-        """Yield (key, vector [d]) for those of `keys` that are stored and undamaged."""
+    def read_blobs(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, bytes) for those of `keys` that are stored and undamaged."""
         damaged = 0
         try:
             if not self.path.is_file():
@@ -69,21 +67,20 @@ class EmbeddingCache:
                 for start in range(0, len(keys), _KEYS_PER_QUERY):
                     some = keys[start : start + _KEYS_PER_QUERY]
                     query = f"SELECT * FROM vectors WHERE key IN ({','.join('?' * len(some))})"
-                    for key, vector, checksum in database.execute(query, some):
-                        if _is_sound(key, vector, checksum):
-                            yield key, np.frombuffer(vector, dtype="<f4")
+                    for key, blob, checksum in database.execute(query, some):
+                        if _is_sound(key, blob, checksum):
+                            yield key, blob
                         else:
                             damaged += 1
         except _FAILURES as error:
             self._recover(error)
         if damaged:
-            self._warn(f"holds {damaged} damaged vectors, which are encoded again")
+            self._warn(f"holds {damaged} damaged {self.rows}, which are {self.made} again")
 
-    def write(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
-        """Store `vectors` [n, d] under `keys`, all or none; nothing once the file has refused."""
+    def write_blobs(self, keys: Sequence[bytes], blobs: Sequence[bytes]) -> None:
+        """Store bytes under `keys`, all or none; nothing once the file has refused."""
         if not self._writable:
             return
-        blobs = [vector.astype("<f4").tobytes() for vector in vectors]
         rows = [(key, blob, _checksum(key, blob)) for key, blob in zip(keys, blobs, strict=True)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,18 +88,6 @@ class EmbeddingCache:
                 database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
         except _FAILURES as error:
             self._writable = self._recover(error)
-
-    def dim(self) -> int | None:
-        """Length of the stored vectors; None where none is stored."""
-        try:
-            if self.path.is_file():
-                with closing(self._connect()) as database:
-                    for row in database.execute("SELECT * FROM vectors LIMIT 1"):
-                        if _is_sound(*row):
-                            return len(row[1]) // 4
-        except _FAILURES as error:
-            self._recover(error)
-        return None
 
     def _connect(self) -> sqlite3.Connection:
         """One connection per call: nothing is left open over a fork, between threads or at exit."""
@@ -125,11 +110,11 @@ class EmbeddingCache:
         damaged = type(error) is sqlite3.DatabaseError or isinstance(error, UnicodeDecodeError)
         if not damaged:
             self._warn(
-                f"cannot be used ({error}): vectors are computed and not kept. Set cache_dir= or "
-                "LLMREC_CACHE to a folder with room to write, or cache_dir=False"
+                f"cannot be used ({error}): {self.rows} are computed and not kept. Set cache_dir= "
+                "or LLMREC_CACHE to a folder with room to write, or cache_dir=False"
             )
             return False
-        self._warn(f"is damaged ({error}): it is deleted and its texts are encoded again")
+        self._warn(f"is damaged ({error}): it is deleted and its texts are {self.made} again")
         try:
             # The journal first: left behind, it would be replayed into the next file of this name.
             self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
@@ -141,14 +126,53 @@ class EmbeddingCache:
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"the embedding cache {self.path} {what}.", stacklevel=6)
+            warnings.warn(f"the {self.name} cache {self.path} {what}.", stacklevel=7)
 
 
-def _checksum(key: bytes, vector: bytes) -> bytes:
-    return hashlib.blake2b(key + vector, digest_size=8).digest()
+class EmbeddingCache(BlobCache):
+    """Vectors by key in one SQLite file, safe for threads and processes side by side.
+
+    Parameters
+    ----------
+    path : Path
+        The file. It and its folder are made by the first write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cache = EmbeddingCache(Path(tempfile.mkdtemp()) / "vectors.sqlite")
+    >>> cache.write([b"a"], np.array([[1.0, 2.0]], dtype=np.float32))
+    >>> {key: vector.tolist() for key, vector in cache.read([b"a", b"b"])}
+    {b'a': [1.0, 2.0]}
+    """
+
+    name, rows, made = "embedding", "vectors", "encoded"
+
+    def read(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
+        """Yield (key, vector [d]) for those of `keys` that are stored and undamaged."""
+        for key, blob in self.read_blobs(keys):
+            yield key, np.frombuffer(blob, dtype="<f4")
+
+    def write(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        """Store `vectors` [n, d] under `keys`, all or none; nothing once the file has refused."""
+        self.write_blobs(keys, [vector.astype("<f4").tobytes() for vector in vectors])
+
+    def dim(self) -> int | None:
+        """Length of the stored vectors; None where none is stored."""
+        try:
+            if self.path.is_file():
+                with closing(self._connect()) as database:
+                    for row in database.execute("SELECT * FROM vectors LIMIT 1"):
+                        if _is_sound(*row):
+                            return len(row[1]) // 4
+        except _FAILURES as error:
+            self._recover(error)
+        return None
 
 
-def _is_sound(key: object, vector: object, checksum: object) -> bool:
-    return (
-        isinstance(key, bytes) and isinstance(vector, bytes) and checksum == _checksum(key, vector)
-    )
+def _checksum(key: bytes, blob: bytes) -> bytes:
+    return hashlib.blake2b(key + blob, digest_size=8).digest()
+
+
+def _is_sound(key: object, blob: object, checksum: object) -> bool:
+    return isinstance(key, bytes) and isinstance(blob, bytes) and checksum == _checksum(key, blob)

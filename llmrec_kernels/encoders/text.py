@@ -186,6 +186,27 @@ class TextEncoder:
         vectors = self._encode_unique(unique, row_of)
         return vectors if len(unique) == len(rows) else vectors[torch.tensor(rows)]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens included, also of those that `encode` would cut off.
+
+        Examples
+        --------
+        >>> from llmrec_kernels.encoders import bundled_encoder_path
+        >>> encoder = TextEncoder(bundled_encoder_path(), cache_dir=False)
+        >>> encoder.token_counts(["a space opera"]), encoder.window
+        ([5], 256)
+        """
+        asked = [text for text, _ in _keyed(texts)]
+        if not asked:
+            return []
+        encoded = self._network.tokenizer(asked, return_attention_mask=False, verbose=False)
+        return [len(row) for row in encoded["input_ids"]]
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of a text that are read, special tokens included; None where nothing limits it."""
+        return self._network.max_length
+
     @property
     def settings(self) -> dict[str, Any]:
         """What makes a vector of a text, as values for JSON: what `of_settings` takes.

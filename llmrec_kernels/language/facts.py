@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
+import pandas as pd
+
 from llmrec_kernels.language import roles
 from llmrec_kernels.language.words import (
     GUARDED,
@@ -32,6 +34,7 @@ from llmrec_kernels.language.words import (
     Word,
     forms,
     is_whole,
+    listed,
     same,
     sentences,
     words,
@@ -41,6 +44,7 @@ Value: TypeAlias = "str | float | Sequence[str] | Sequence[float]"
 Facts: TypeAlias = "Mapping[str, Value]"
 
 _PROSE = 8  # a text of more words than this is prose, of fewer a name or a list
+_PRONOUNS = listed("it its they their them this these those he she his her")
 # The common ones, and the dashes and quotation marks of typesetters.
 _PUNCTUATION = frozenset(".,;:!?'\"()-/&\u2013\u2014\u2018\u2019\u201c\u201d")
 
@@ -84,8 +88,8 @@ def unsupported(text: str, facts: Facts) -> list[str]:
 def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
     """The whole sentences of a text that may stand, and the words that speak against the others.
 
-    A sentence is left out too when it says nothing of the facts, says the same as one before, or
-    is no statement.
+    A sentence is left out too when it says nothing of the facts, says the same as one before, is no
+    statement, or begins with a pronoun after one that is left out: who knows whom it means.
 
     Parameters
     ----------
@@ -107,10 +111,13 @@ def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
     known = _Known(facts)
     kept: dict[str, None] = {}
     against: dict[str, None] = {}
+    stood = True
     for sentence in sentences(text):
         bad = known.unsupported(sentence)
         against |= dict.fromkeys(bad)
-        if not bad and is_whole(sentence) and not sentence.endswith("?") and known.tells(sentence):
+        refers = any(word.plain in _PRONOUNS for word in words(sentence)[:1])
+        stood = not bad and is_whole(sentence) and sentence[-1] != "?" and (stood or not refers)
+        if stood and known.tells(sentence):
             kept[sentence] = None
     return " ".join(kept), list(against)
 
@@ -125,8 +132,10 @@ def texts_of(value: Value) -> list[str]:
     """
     if value is None or isinstance(value, str):
         return [value] if value and value.strip() else []
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
         return [text for one in value for text in texts_of(one)]
+    if value is pd.NA:
+        return []
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -1,0 +1,214 @@
+"""One or two sentences on why an item is recommended, from the numbers that a recommender gives.
+
+The numbers decide what is told: the items of the history that give most to the score, and what they
+all have in common with the item. A model puts that into words and each sentence is checked against
+it (`facts`); where none stands, a template says it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import pandas as pd
+
+from llmrec_kernels.language.models import LanguageModel, check_positive
+from llmrec_kernels.language.titles import with_readable_title
+from llmrec_kernels.language.writing import (
+    Prompting,
+    Writer,
+    Writing,
+    checked_noun,
+    column_facts,
+    joined,
+    judged,
+    spelled,
+    told,
+)
+from llmrec_kernels.recommenders.results import Explanation
+
+Facts = dict[str, list[str]]
+
+_SENTENCES = 2
+_SYSTEM = (
+    "Say in one or two sentences why the {noun} is recommended. Use only the facts that are given."
+)
+_EXAMPLES: tuple[tuple[Facts, str], ...] = (
+    (
+        {
+            "recommended": ["The Glass Harbour"],
+            "liked": ["Winter Ferry", "Letters to Ann"],
+            "shared genres": ["Drama", "Romance"],
+        },
+        "We recommend The Glass Harbour because you liked Winter Ferry and Letters to Ann. They "
+        "share the genres Drama and Romance.",
+    ),
+    (
+        {
+            "recommended": ["Night Convoy"],
+            "liked": ["Dead Reckoning"],
+            "shared directors": ["Paul Orr"],
+        },
+        "We recommend Night Convoy because you liked Dead Reckoning. They share the director Paul "
+        "Orr.",
+    ),
+)
+
+
+class Explainer:
+    """Say in one or two sentences why an item is recommended.
+
+    Parameters
+    ----------
+    model : LanguageModel or None
+        What writes; None takes the template for all.
+    items : pandas.DataFrame
+        A row an item, with `item`, `title`, and columns of what items may have in common.
+    noun : str, default "item"
+        What the items are, such as "film" or "book".
+    columns : sequence of str, optional
+        What items may have in common: texts or lists of texts. By default those of `genres`,
+        `directors`, `cast`, `authors`, `tags`, `brand` and `category` that there are.
+    most : int, default 2
+        Most items of the history, and most values of a column, that are told.
+    max_new_tokens : int, default 60
+        Most tokens that are written; an unfinished sentence is dropped.
+    cache_dir, progress
+        As in `ItemDescriber`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> items = pd.DataFrame(
+    ...     {"item": [1, 2], "title": ["Alien (1979)", "Aliens (1986)"], "genres": [["Horror"]] * 2}
+    ... )
+    >>> why = Explanation("ann", 2, 0.5, "history", np.array([1]), np.array([1.0]), np.array([0.5]))
+    >>> Explainer(None, items).explain(why).text
+    'We recommend Aliens because you liked Alien. Shared genres: Horror.'
+    """
+
+    _COMMON = ("genres", "directors", "cast", "authors", "tags", "brand", "category")
+
+    def __init__(
+        self,
+        model: LanguageModel | None,
+        items: pd.DataFrame,
+        *,
+        noun: str = "item",
+        columns: Sequence[str] | None = None,
+        most: int = 2,
+        max_new_tokens: int = 60,
+        cache_dir: str | os.PathLike[str] | Literal[False] | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        check_positive("most", most)
+        held = list(items.columns)
+        wanted = [name for name in self._COMMON if name in held] if columns is None else [*columns]
+        for name in ("item", "title", *wanted):
+            if name not in held:
+                raise ValueError(f"items has no column {name!r}; its columns are {held}.")
+        self.noun = checked_noun(noun)
+        self.columns = wanted
+        self.most = most
+        rows = items[["item", "title", *wanted]].to_dict("records")
+        self._rows: dict[Any, dict[str, Any]] = {
+            row["item"]: with_readable_title(row) for row in rows
+        }
+        shown = [(told(facts), text) for facts, text in _EXAMPLES]
+        self._writer = Writer(
+            model,
+            Prompting(_SYSTEM.format(noun=noun), shown, max_new_tokens),
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+
+    def explain(self, explanation: Explanation) -> Writing:
+        """Put one explanation into words; see `explain_all`."""
+        return self.explain_all([explanation])[0]
+
+    def explain_all(self, explanations: Sequence[Explanation]) -> list[Writing]:
+        """Put explanations into words, several at a time.
+
+        Parameters
+        ----------
+        explanations : sequence of Explanation
+            What `Recommender.explain` returns. Where the sources are other users or the parts of a
+            hybrid, there is no item to name, and the template says so.
+
+        Returns
+        -------
+        list of Writing
+            Each of at most two sentences.
+
+        Raises
+        ------
+        ValueError
+            An item is not among `items`.
+        """
+        facts = [self.facts(one) for one in explanations]
+        asked = [row for row, one in enumerate(facts) if "liked" in one]
+        completions = [""] * len(facts)
+        written = self._writer.completions([told(facts[row]) for row in asked])
+        for row, completion in zip(asked, written, strict=True):
+            completions[row] = completion
+        return [
+            judged(
+                completion,
+                {"kind": self.noun, **one},
+                partial(_template, one, explanation.kind),
+                _SENTENCES,
+            )
+            for completion, one, explanation in zip(completions, facts, explanations, strict=True)
+        ]
+
+    def facts(self, explanation: Explanation) -> Facts:
+        """What is told: the item, the history's items that speak for it, what all of these share.
+
+        Fewer items are told where those have more in common with the item: the first alone, rather
+        than several that share nothing.
+        """
+        item = self._row(explanation.item)
+        found = {"recommended": [item["title"]]}
+        if explanation.kind != "history":
+            return found
+        speaking = explanation.source[explanation.share > 0].tolist()[: self.most]
+        sources = [self._row(one) for one in speaking if one != explanation.item]
+        if not sources:
+            return found
+        for count in range(len(sources), 0, -1):
+            shared = self._shared([item, *sources[:count]])
+            if shared:
+                return found | {"liked": [one["title"] for one in sources[:count]]} | shared
+        return found | {"liked": [one["title"] for one in sources]}
+
+    def _row(self, item: Any) -> dict[str, Any]:
+        if item not in self._rows:
+            raise ValueError(f"items has no item {item!r}, which the explanation names.")
+        return self._rows[item]
+
+    def _shared(self, rows: Sequence[dict[str, Any]]) -> Facts:
+        """What each row has, by column, in the order of the first."""
+        first, *others = (column_facts(row, self.columns) for row in rows)
+        found = {
+            f"shared {name}": [
+                one for one in texts if all(one in row.get(name, ()) for row in others)
+            ]
+            for name, texts in first.items()
+        }
+        return {name: texts[: self.most] for name, texts in found.items() if texts}
+
+
+def _template(facts: Facts, kind: str) -> str:
+    """The same without a model: the reason, and the first of what is shared."""
+    begin = f"We recommend {facts['recommended'][0]}"
+    if kind == "neighbour":
+        return f"{begin} because people with a taste like yours took it."
+    if "liked" not in facts:
+        return f"{begin}."
+    reason = f"{begin} because you liked {joined(facts['liked'])}."
+    shared = [name for name in facts if name.startswith("shared ")]
+    if not shared:
+        return reason
+    return f"{reason} {spelled(shared[0])}: {joined(facts[shared[0]])}."
