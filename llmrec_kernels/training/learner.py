@@ -16,6 +16,7 @@ import xxhash
 from torch import Tensor, nn
 
 from llmrec_kernels.training.checkpoint import Same
+from llmrec_kernels.training.interrupt import Interrupt
 from llmrec_kernels.training.options import Training
 from llmrec_kernels.training.processes import processes
 from llmrec_kernels.training.task import Task
@@ -55,13 +56,17 @@ class Learner:
             weight_decay=training.weight_decay,
             fused=_fused(self.parameters),
         )
+        self._own_settings = [
+            [group["lr"], group["weight_decay"]]
+            for group in ([] if groups is None else self.optimizer.param_groups)
+        ]
 
     def order(self, epoch: int) -> Tensor:
         """The examples of an epoch in their order, [size]; the same for one seed."""
         generator = torch.Generator().manual_seed(seed_of(self.training.seed, "order", epoch))
         return torch.randperm(self.task.size, generator=generator)
 
-    def step(self, examples: Tensor, epoch: int, number: int, interrupted: bool) -> Step:
+    def step(self, examples: Tensor, epoch: int, number: int, pressed: Interrupt) -> Step:
         """Learn from some examples, [b]; what is not finite changes nothing."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
@@ -72,7 +77,7 @@ class Learner:
                 # and wherever a training goes on from, the same batch draws the same numbers.
                 self._seed(epoch, number, turn, self.processes.rank)
                 loss += self._learn(part, len(part) / len(examples))
-        loss, asked = self.processes.summed([loss, float(interrupted)])
+        loss, asked = self.processes.summed([loss, float(pressed.asked)])
         self.processes.sum_gradients(self.parameters)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.training.clip))
         step = Step(loss, norm, asked > 0)
@@ -151,10 +156,7 @@ class Learner:
             "training.weight_decay": training.weight_decay,
             "training.clip": training.clip,
             "training.precision": self.precision,
-            "parameter_groups": [
-                [len(group["params"]), group["lr"], group["weight_decay"]]
-                for group in self.optimizer.param_groups
-            ],
+            "parameter_groups": self._own_settings,
         }
         return Same(always, changeable)
 

@@ -31,8 +31,10 @@ def train(
 ) -> TrainingReport:
     """Train a task's network, and leave it at its best epoch, in eval mode.
 
-    The same task with the same settings gives the same bits, interrupted or not. Several processes,
-    such as `accelerate launch --num_processes 2` starts, share the work when each calls this.
+    The same task with the same settings gives the same bits on one machine, interrupted or not.
+    Several processes share the work when each calls this: start them by
+    `accelerate launch --num_processes 2 script.py` on GPUs and by
+    `torchrun --standalone --nproc-per-node 2 script.py` on CPUs.
 
     Parameters
     ----------
@@ -160,7 +162,7 @@ class _Run:
         started = time.perf_counter() - state.seconds
         batches = learner.order(state.epoch).split(self._per_step)
         for number in range(state.step, len(batches)):
-            step = learner.step(batches[number], state.epoch, number, self._pressed.asked)
+            step = learner.step(batches[number], state.epoch, number, self._pressed)
             if not step.finite:
                 raise self._diverged(f"{_told(step)}; the step was not made", number)
             state.step = number + 1
@@ -197,6 +199,7 @@ class _Run:
 
     def _leave(self) -> None:
         self._write()
+        self._learner.processes.wait()
         raise KeyboardInterrupt(
             f"training was interrupted at {_place(self._state)}. {self._kept()}"
             + ("; the same call goes on from there" if self._training.checkpoint else "")
@@ -210,6 +213,7 @@ class _Run:
         if self._store and self._store.last:
             self._store.note_divergence()
             advice += " (the same call with it goes on from the checkpoint)"
+        self._learner.processes.wait()
         return TrainingDivergedError(
             f"training diverged at epoch {self._state.epoch + 1}, step {number + 1} of "
             f"{self._steps}, learning rate {', '.join(map(str, rates))}: {what}. {self._kept()}. "

@@ -1,4 +1,4 @@
-"""One training by several processes, such as `accelerate launch --num_processes 2` starts.
+"""One training by several processes: `accelerate launch` starts them on GPUs, `torchrun` on CPUs.
 
 Each takes its part of each batch, and gradients are summed, weighted by examples: a step is that of
 one process with the same settings, up to rounding. `accelerate` knows how the processes were
@@ -53,6 +53,9 @@ class Processes:
     def take_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Put the main process's values into tensors."""
 
+    def wait(self) -> None:
+        """Wait for all to come here: a launcher ends the others when one leaves with an error."""
+
 
 class ManyProcesses(Processes):
     """One process of several."""
@@ -101,6 +104,10 @@ class ManyProcesses(Processes):
 
         for one in tensors:
             one.copy_(broadcast(one.to(self._device).contiguous()))
+
+    def wait(self) -> None:
+        """See `Processes`."""
+        self.summed([0.0])
 
     def _sum(self, tensor: Tensor) -> Tensor:
         from accelerate.utils import reduce

@@ -1,0 +1,49 @@
+"""Trainings that are interrupted and killed from outside, and trainings by two processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from training_tasks import SETTINGS, Factors, told_by
+
+from llmrec_kernels.training import train
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+
+def test_ctrl_c_and_kills_lose_nothing(tmp_path):
+    found, _ = told_by("signals", tmp_path)
+    interrupted, killed = found["interrupted"], found["killed"]
+    assert interrupted["same"]
+    assert [one.split(". ")[0] for one in interrupted["messages"]] == [
+        f"left True training was interrupted at epoch {epoch}, after step {step}"
+        for epoch in (1, 2, 3)
+        for step in (3, 6)
+    ]
+    assert found["twice"] == "left"
+    assert killed["same"]
+    assert killed["kills"] >= 3
+    assert killed["left"] == [".json", ".safetensors"]
+
+
+def test_two_processes_train_as_one_and_stop_together(tmp_path):
+    found, shown = told_by("several", tmp_path)
+    task = Factors(dropout=0.0, draws=False)
+    report = train(task, SETTINGS)
+    weights = [torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2)]
+    for name, tensor in task.weights().items():
+        assert torch.equal(weights[0][name], weights[1][name])
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-6)
+    for one in found:
+        assert one["losses"] == pytest.approx([epoch.loss for epoch in report.epochs], rel=1e-5)
+        assert "training diverged at epoch 1, step 4 of 6" in one["diverged"]
+        assert "items is 17 in the checkpoint; expected 18" in one["refused"]
+        assert (
+            "KeyboardInterrupt: training was interrupted at epoch 1, after step 5"
+            in one["interrupted"]
+        )
+    assert [one["examples"] for one in found] == [3 * 56, 3 * 45]
+    assert sum(line.startswith("epoch") for line in shown.splitlines()) == 3
+    assert (tmp_path / "several" / "checkpoint.json").exists()
