@@ -14,6 +14,7 @@ from llmrec_kernels.recommenders import (
     HybridRecommender,
     ItemKNNRecommender,
     PopularityRecommender,
+    SequenceRecommender,
     TextRatingRegressor,
     UserKNNRecommender,
 )
@@ -87,6 +88,15 @@ RECOMMENDERS = {
     "text ratings, features": lambda: TextRatingRegressor(
         features(), dim=3, hidden=4, training={"epochs": 2}
     ),
+    "sequence": lambda: SequenceRecommender(
+        embeddings=VECTORS, dim=4, layers=1, max_length=5, training={"epochs": 2}
+    ),
+    "sequence from texts": lambda: SequenceRecommender(
+        Letters(), network="gru", objective="sampled", dim=8, negatives=4, training={"epochs": 2}
+    ),
+    "sequence, ids": lambda: SequenceRecommender(
+        network="lstm", dim=4, layers=1, training={"epochs": 2}
+    ),
     "hybrid": lambda: HybridRecommender(
         {"ease": EASERecommender(1.0), "content": ContentRecommender(Letters())}
     ),
@@ -121,6 +131,7 @@ READ_TEXT = {
     "aligned from texts",
     "aligned, features",
     "text ratings, features",
+    "sequence from texts",
     "hybrid",
     "hybrid, everything",
     "hybrid, everything, ranks",

@@ -13,6 +13,7 @@ from llmrec_kernels.recommenders.popularity import PopularityRecommender
 from llmrec_kernels.recommenders.privacy import GaussianProfile
 from llmrec_kernels.recommenders.results import Explanation, Recommendations, SimilarItems
 from llmrec_kernels.recommenders.saving import ModelFormatError
+from llmrec_kernels.recommenders.sequence import SequenceRecommender
 from llmrec_kernels.recommenders.text_ratings import TextRatingRegressor
 from llmrec_kernels.recommenders.user_knn import UserKNNRecommender
 
@@ -30,6 +31,7 @@ __all__ = [
     "PopularityRecommender",
     "Recommendations",
     "Recommender",
+    "SequenceRecommender",
     "SimilarItems",
     "TextRatingRegressor",
     "UnsupportedError",
