@@ -8,10 +8,14 @@ from __future__ import annotations
 import pytest
 from small_histories import real
 
-from llmrec_kernels.datasets import movielens_100k, movielens_100k_split
+from llmrec_kernels.datasets import (
+    movielens_100k,
+    movielens_100k_split,
+    movielens_latest_small,
+)
 from llmrec_kernels.evaluation import compare_paired, evaluate, leave_last_out, pool
 from llmrec_kernels.recommenders import ContentRecommender, EASERecommender
-from llmrec_kernels.studies import cold_items, known_items, models, ratings
+from llmrec_kernels.studies import cold_items, known_items, models, ratings, text_ratings
 
 
 def value(cell: object) -> float:
@@ -77,3 +81,13 @@ def test_cold_films_are_ranked_as_well_as_promised():
     assert pool(content)["NDCG@10"] >= 0.23
     assert pool(aligned)["NDCG@10"] >= 0.27
     assert pool(chosen)["NDCG@10"] >= 0.27
+
+
+def test_ratings_of_films_that_nobody_has_rated_are_foretold_better_than_by_biases():
+    real(movielens_latest_small)
+    means, differences = (one.frame for one in text_ratings.text_ratings().tables[:2])
+    highs = [float(cell.strip("[]").split(", ")[1]) for cell in differences["95% interval"]]
+    assert len(highs) == 12  # two models, five draws and all together
+    assert max(highs) < 0
+    assert means.loc["texts", "RMSE"] <= 0.905
+    assert means.loc["texts", "RMSE"] < min(means.loc[["biases", "means of users"], "RMSE"])
