@@ -27,9 +27,9 @@ HISTORIES = {
     "bob": ["Babe (1995)"],
 }
 OPENING = "Films that one person watched and liked, one after the other:\n"
-ANN = OPENING + "- Alien (1979)\n- The Terminator (1984)\n-"
-BOB = OPENING + "- Babe (1995)\n-"
-NOBODY = OPENING + "-"
+ANN = OPENING + "Alien (1979)\nThe Terminator (1984)\n"
+BOB = OPENING + "Babe (1995)\n"
+NOBODY = OPENING
 
 
 def lists(**of: list[tuple[int, float]]) -> Recommendations:
@@ -82,10 +82,10 @@ def likelihood(prompt: str, continuation: str) -> tuple[float, int]:
 
 
 def expected_score(prompt: str, title: str, normalise: str) -> float:
-    score, tokens = likelihood(prompt, f" {title}\n")
+    score, tokens = likelihood(prompt, f"{title}\n")
     if normalise == "per token":
         return score / tokens
-    return score - likelihood(NOBODY, f" {title}\n")[0] if normalise == "prior-corrected" else score
+    return score - likelihood(NOBODY, f"{title}\n")[0] if normalise == "prior-corrected" else score
 
 
 @pytest.mark.parametrize("normalise", ["sum", "per token", "prior-corrected"])
@@ -103,9 +103,10 @@ def test_scores_are_the_likelihoods_of_the_titles_after_each_history(
     assert reranker.scores(BOTH, HISTORIES, TITLES).tolist() == found.tolist()
 
 
-def test_a_sequel_is_what_comes_after_the_first_part(model: LanguageModel) -> None:
-    alike = lists(ann=[(2, 2.0), (4, 1.5), (1, 1.0)])
-    assert LMReranker(model).rerank(alike, HISTORIES, TITLES).item[0] == 1
+def test_a_sequel_owes_more_to_the_first_part_than_to_another_film(model: LanguageModel) -> None:
+    sequel = lists(ann=[(1, 1.0)], bob=[(1, 1.0)])
+    after_alien, after_babe = LMReranker(model).scores(sequel, HISTORIES, TITLES)
+    assert after_alien > after_babe
 
 
 def test_preferences_are_the_share_of_yes_among_yes_and_no(model: LanguageModel) -> None:
@@ -144,7 +145,7 @@ def test_the_likeliest_title_comes_first_and_k_of_each_list_stay(
     assert found.user.tolist() == ["ann"] * 3 + ["bob"] * 2
     assert found.item.tolist() == [4, 1, 3, 4, 1]
     assert found.rank.tolist() == [1, 2, 3, 1, 2]
-    assert found.score.tolist() == [-(len(TITLES[item]) + 2.0) for item in found.item]
+    assert found.score.tolist() == [-(len(TITLES[item]) + 1.0) for item in found.item]
     assert found.score.dtype == np.float32
     assert found.unknown_users == ("bob",)
 
@@ -162,7 +163,7 @@ def test_each_history_is_asked_about_once_and_each_title_s_prior_once(
     reranker = LMReranker(model, history=2)
     reranker.rerank(BOTH, HISTORIES, TITLES)
     assert [prompt for prompt, _ in said] == [NOBODY, ANN, BOB]
-    assert said[0][1] == said[1][1] == [f" {TITLES[item]}\n" for item in (2, 1, 3, 4)]
+    assert said[0][1] == said[1][1] == [f"{TITLES[item]}\n" for item in (2, 1, 3, 4)]
 
 
 def test_the_weight_blends_standardised_scores(model: LanguageModel, said: list[Any]) -> None:

@@ -41,7 +41,7 @@ class LMReranker:
         How many titles of a history are told, the newest.
     opening : str
         What stands before the titles.
-    line : str, default "- {title}\n"
+    line : str, default "{title}\n"
         How a title is written, the history's and the candidates'.
     normalise : {"prior-corrected", "per token", "sum"}
         What is made of log p(title | history), the sum over the tokens of the line: less
@@ -62,9 +62,9 @@ class LMReranker:
     >>> reranker = LMReranker(LanguageModel(bundled_language_model_path()), history=2)
     >>> print(reranker.prompt(["Heat (1995)", "Alien (1979)", "Aliens (1986)"]))
     Films that one person watched and liked, one after the other:
-    - Alien (1979)
-    - Aliens (1986)
-    -
+    Alien (1979)
+    Aliens (1986)
+    <BLANKLINE>
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LMReranker:
         *,
         history: int = 10,
         opening: str = "Films that one person watched and liked, one after the other:\n",
-        line: str = "- {title}\n",
+        line: str = "{title}\n",
         normalise: Normalise = "prior-corrected",
         weight: float = 1.0,
     ) -> None:
@@ -259,6 +259,7 @@ def blended(
     rows, kept = [], []
     for places in _lists(recommendations):
         had, new = recommendations.score[places], scores[places]
+        score: NDArray[np.floating[Any]]
         if weight == 1:
             score = new
         elif weight == 0:
