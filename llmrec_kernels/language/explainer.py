@@ -35,24 +35,34 @@ _SENTENCES = 2
 _SYSTEM = (
     "Say in one or two sentences why the {noun} is recommended. Use only the facts that are given."
 )
+# What is recommended comes last: a small model begins with what it read last.
 _EXAMPLES: tuple[tuple[Facts, str], ...] = (
     (
         {
-            "recommended": ["The Glass Harbour"],
             "liked": ["Winter Ferry", "Letters to Ann"],
             "shared genres": ["Drama", "Romance"],
+            "recommended": ["The Glass Harbour"],
         },
         "We recommend The Glass Harbour because you liked Winter Ferry and Letters to Ann. They "
         "share the genres Drama and Romance.",
     ),
     (
         {
-            "recommended": ["Night Convoy"],
             "liked": ["Dead Reckoning"],
             "shared directors": ["Paul Orr"],
+            "recommended": ["Night Convoy"],
         },
         "We recommend Night Convoy because you liked Dead Reckoning. They share the director Paul "
         "Orr.",
+    ),
+    (
+        {
+            "liked": ["The Baker", "Sunday Bread"],
+            "shared genres": ["Comedy"],
+            "recommended": ["Apple Street"],
+        },
+        "We recommend Apple Street because you liked The Baker and Sunday Bread. They share the "
+        "genre Comedy.",
     ),
 )
 
@@ -180,8 +190,8 @@ class Explainer:
         for count in range(len(sources), 0, -1):
             shared = self._shared([item, *sources[:count]])
             if shared:
-                return found | {"liked": [one["title"] for one in sources[:count]]} | shared
-        return found | {"liked": [one["title"] for one in sources]}
+                return {"liked": [one["title"] for one in sources[:count]]} | shared | found
+        return {"liked": [one["title"] for one in sources]} | found
 
     def _row(self, item: Any) -> dict[str, Any]:
         if item not in self._rows:
@@ -204,7 +214,7 @@ def _template(facts: Facts, kind: str) -> str:
     """The same without a model: the reason, and the first of what is shared."""
     begin = f"We recommend {facts['recommended'][0]}"
     if kind == "neighbour":
-        return f"{begin} because people with a taste like yours took it."
+        return f"{begin} because people whose histories are like yours took it."
     if "liked" not in facts:
         return f"{begin}."
     reason = f"{begin} because you liked {joined(facts['liked'])}."

@@ -1,7 +1,8 @@
 """Who did what: a name of one fact must not be given the part of another.
 
 A word such as "directed", "starring" or "liked" says which fact the names near it are from. It
-stands only where there is that fact, and a name that it governs must be one of it.
+stands only where there is that fact, and a name that it governs must be one of it. The name of any
+other fact, such as "genre", does so for a name right after it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from llmrec_kernels.language.words import Word, listed, words
+from llmrec_kernels.language.words import NEUTRAL, Word, forms, listed, words
 
 
 class _Role(NamedTuple):
@@ -38,8 +39,10 @@ WORDS = frozenset(word for role in _ROLES.values() for word in role.words)
 # "A film by ..." names who made it: one of these.
 _MAKERS = ("direct", "write")
 # What may stand between a name and the word that says what it did: "Tom Hanks also stars".
-_LINKS = listed("is are was were be been has have also who which that")
+_LINKS = listed("is are was were be been has have also who which that the a an")
 _RESTARTS = listed("so because since if while")
+# What may stand between such a word and a name that did nothing: "directed by Comedy".
+_BEFORE = listed("by the of")
 
 
 class Roles:
@@ -52,27 +55,32 @@ class Roles:
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        self._names: dict[str, list[list[str]]] = {}
+        self._roles: set[str] = set()
+        self._labels: dict[str, str] = {}  # by a form of a word in the name of a fact
+        self._roles_of: dict[tuple[str, ...], set[str]] = {}
         for key, values in texts.items():
             parts = {word.plain for word in words(key)}
-            for name, role in _ROLES.items():
-                if parts & role.keys:
-                    named = self._names.setdefault(name, [])
-                    named += [[word.plain for word in words(value)] for value in values]
-        self._roles_of: dict[tuple[str, ...], set[str]] = {}
-        for role_name, names in self._names.items():
-            for one in names:
-                if one:
-                    self._roles_of.setdefault(tuple(one), set()).add(role_name)
+            own = [name for name, role in _ROLES.items() if parts & role.keys]
+            self._roles.update(own)
+            if key == "title":
+                continue  # what all is said of: "directed Alien" and "stars in Alien"
+            if not own:
+                own = [key]
+                labels = {form for part in parts - NEUTRAL for form in forms(part)}
+                self._labels |= dict.fromkeys(labels, key)
+            for value in values:
+                name = tuple(word.plain for word in words(value))
+                if name:
+                    self._roles_of.setdefault(name, set()).update(own)
 
     def neutral(self) -> frozenset[str]:
         """Words of the roles that the facts have."""
-        return frozenset(word for name in self._names for word in _ROLES[name].words)
+        return frozenset(word for name in self._roles for word in _ROLES[name].words)
 
     def misplaced(self, said: list[Word], sentence: str) -> Iterator[str]:
         """Names that a sentence gives another part than the facts do."""
         for start, end, had in self._mentions(said):
-            asked = self._governing(said, start, end, sentence)
+            asked = self._governing(said, start, end, sentence, had)
             if asked and had.isdisjoint(asked):
                 yield sentence[said[start].start : said[end - 1].end]
 
@@ -98,10 +106,11 @@ class Roles:
             place += max(best, 1)
 
     def _governing(
-        self, said: list[Word], start: int, end: int, sentence: str
+        self, said: list[Word], start: int, end: int, sentence: str, had: set[str]
     ) -> tuple[str, ...] | None:
         """The roles that a sentence gives to the name at [start, end); None where it gives none."""
-        for place in range(end, len(said)):
+        did = not had.isdisjoint(self._roles)
+        for place in range(end, len(said) if did else end):
             if "," in sentence[said[place - 1].end : said[place].start]:
                 break
             role = self._said(said[place])
@@ -110,14 +119,17 @@ class Roles:
             if said[place].plain not in _LINKS:
                 break
         for place in range(start - 1, -1, -1):
+            word = said[place].plain
             role = self._said(said[place])
             if role is not None:
                 return (role,)
-            if said[place].plain in _RESTARTS:
+            if word in self._labels and place >= start - 2:
+                return (self._labels[word],)
+            if word in _RESTARTS or not (did or word in _BEFORE):
                 return None
-            if said[place].plain == "by" and (place == 0 or self._said(said[place - 1]) is None):
+            if word == "by" and (place == 0 or self._said(said[place - 1]) is None):
                 return _MAKERS
         return None
 
     def _said(self, word: Word) -> str | None:
-        return next((name for name in self._names if word.plain in _ROLES[name].words), None)
+        return next((name for name in self._roles if word.plain in _ROLES[name].words), None)

@@ -30,8 +30,8 @@ class Writing(NamedTuple):
     ----------
     text : str
         What may be shown: each of its sentences was checked, or is the template's.
-    source : {"model", "template"}
-        Who wrote it.
+    source : {"model", "template", "text"}
+        Who wrote it; "text" where a text was short enough to be left as it is.
     completion : str
         All that the model wrote; empty without one.
     refused : tuple of str
@@ -44,7 +44,7 @@ class Writing(NamedTuple):
     """
 
     text: str
-    source: Literal["model", "template"]
+    source: Literal["model", "template", "text"]
     completion: str
     refused: tuple[str, ...]
 
