@@ -40,6 +40,7 @@ from llmrec_kernels.recommenders.history import History, Lists, sparse
 from llmrec_kernels.recommenders.profiles import Bags, weights
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
+from llmrec_kernels.recommenders.ridge import ridge
 from llmrec_kernels.recommenders.space import Reader
 from llmrec_kernels.recommenders.vectors import VectorRecommender
 
@@ -159,7 +160,7 @@ class AlignedRecommender(VectorRecommender[AlignedItems]):
         popular = _standardised(count.log1p(), count > 0)
         places = torch.from_numpy(_places(given.history, self.factors))
         known = torch.cat([places, popular[:, None]], dim=1)
-        slope, shift = _ridge(features.double(), known, count > 0, self.regularization)
+        slope, shift = ridge(features.double(), known, count > 0, self.regularization)
         told = features.double() @ slope + shift
         trust = (count / (count + _PRIOR))[:, None]
         mixed = trust * known + (1 - trust) * told
@@ -257,19 +258,3 @@ def _standardised(values: Tensor, known: Tensor) -> Tensor:
     centred = values - values[known].mean()
     spread = centred[known].square().mean().sqrt()
     return centred / spread if spread > 1e-9 else torch.zeros_like(values)
-
-
-def _ridge(
-    features: Tensor, targets: Tensor, known: Tensor, regularization: float
-) -> tuple[Tensor, Tensor]:
-    """The linear map from features to targets of known items: slope [d, t] and shift [t]."""
-    if not known.any():
-        return features.new_zeros(features.shape[1], targets.shape[1]), targets.new_zeros(
-            targets.shape[1]
-        )
-    means = features[known].mean(dim=0), targets[known].mean(dim=0)
-    centred = features[known] - means[0]
-    square = centred.T @ centred
-    square.diagonal().add_(regularization)
-    slope = torch.linalg.solve(square, centred.T @ (targets[known] - means[1]))
-    return slope, means[1] - means[0] @ slope
