@@ -207,6 +207,15 @@ class TextEncoder:
         """Tokens of a text that are read, special tokens included; None where nothing limits it."""
         return self._network.max_length
 
+    def trainable(self) -> Network:
+        """The tokenizer, and the model with weights of its own, float32 and not compressed.
+
+        Whoever trains it leaves the encoder as it is.
+        """
+        return load(
+            self._files, device=self.device, dtype=torch.float32, max_length=self.max_length
+        )
+
     @property
     def settings(self) -> dict[str, Any]:
         """What makes a vector of a text, as values for JSON: what `of_settings` takes.
