@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_tasks import SETTINGS, Factors, told_by
 
-from llmrec_kernels.training import train
+from llmrec_kernels.training import processes, train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -44,6 +46,21 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
             "KeyboardInterrupt: training was interrupted at epoch 1, after step 5"
             in one["interrupted"]
         )
-    assert [one["examples"] for one in found] == [3 * 56, 3 * 45]
+    assert [one["examples"] for one in found] == [
+        3 * 56,
+        3 * 44,
+    ]  # batches of 9, and one of 1
     assert sum(line.startswith("epoch") for line in shown.splitlines()) == 3
     assert (tmp_path / "several" / "checkpoint.json").exists()
+
+
+def test_what_several_processes_lack_is_told(monkeypatch):
+    state = SimpleNamespace(num_processes=2, process_index=1, device=torch.device("cuda:1"))
+    with monkeypatch.context() as context:
+        context.setattr(processes, "_state", lambda _: state)
+        with pytest.raises(ValueError, match="process 1 is on cuda:0; expected cuda:1: make it on"):
+            processes.ManyProcesses(torch.device("cuda:0"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match="pip install 'llmrec_kernels"):
+        train(Factors(), SETTINGS)

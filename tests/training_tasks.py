@@ -50,10 +50,10 @@ class Factors:
     def __init__(self, items=ITEMS, *, dropout=0.2, draws=True, validates=True, bad=None):
         generator = torch.Generator().manual_seed(5)
         self.pairs = torch.stack(
-            [torch.randint(count, (101,), generator=generator) for count in (USERS, items)]
+            [torch.randint(count, (100,), generator=generator) for count in (USERS, items)]
         )
-        self.others = torch.randint(items, (101,), generator=generator)
-        self.size, self.items, self.draws, self.validates = 101, items, draws, validates
+        self.others = torch.randint(items, (100,), generator=generator)
+        self.size, self.items, self.draws, self.validates = 100, items, draws, validates
         self.bad = bad  # the call of `loss` that is not finite
         self.calls = 0
         self.modes = []
@@ -247,6 +247,12 @@ def one_of_several(folder):
     found["refused"] = said_by(Factors(items=18), plain)
     found["interrupted"] = said_by(pressing(Factors(), rank == 1), SETTINGS)
     (Path(folder) / f"found-{rank}.json").write_text(json.dumps(found))
+
+
+def launched(folder):
+    """Train for minutes, for somebody to interrupt."""
+    settings = SETTINGS._replace(checkpoint=folder, epochs=100, progress=True)
+    train(slow(Factors(), lambda _: None, 0.2), settings)
 
 
 def said_by(task, settings):

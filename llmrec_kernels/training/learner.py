@@ -176,7 +176,10 @@ class Learner:
     def _seed(self, *counts: int) -> None:
         seed = seed_of(self.training.seed, "batch", *counts)
         torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
+        elif self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
     @staticmethod

@@ -19,7 +19,8 @@ class Task(Protocol):
         Parameters
         ----------
         examples : Tensor, [b] int64 on the CPU
-            Numbers from 0 to `size` - 1.
+            Numbers from 0 to `size` - 1. Of several processes each gets its part of a batch, where
+            negatives from the same batch are then fewer.
 
         Returns
         -------
