@@ -6,6 +6,7 @@ Technometrics 12 (1970).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
