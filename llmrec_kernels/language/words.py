@@ -114,7 +114,7 @@ def same(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def forms(plain: str) -> frozenset[str]:
-    """What a word may be a form of, itself included: names and numbers have no other.
+    """What a word may be a form of, itself included: a number has no other.
 
     Examples
     --------
@@ -122,6 +122,8 @@ def forms(plain: str) -> frozenset[str]:
     ['hunt', 'hunte', 'hunted']
     """
     found = {plain}
+    if plain[:1].isdigit():
+        return frozenset(found)
     if plain[-1:] != "s" or plain[-2:] == "ss":
         pass
     elif plain.endswith("ies") and len(plain) > 4:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from llmrec_kernels.datasets import Dataset, movielens_100k
+from llmrec_kernels.datasets import movielens_100k
 from llmrec_kernels.language import (
     Explainer,
     ItemDescriber,
@@ -18,7 +18,7 @@ from llmrec_kernels.language import (
     bundled_language_model_path,
 )
 from llmrec_kernels.language.writing import told
-from llmrec_kernels.studies import models
+from llmrec_kernels.recommenders import EASERecommender
 from llmrec_kernels.studies.study import Study, Table
 
 _SHOWN = 5  # texts of each writer on the page
@@ -44,12 +44,12 @@ def writing(texts: int = 40) -> Study:
         How many of each.
     """
     data = movielens_100k(plots=True)
-    data = data._replace(items=_without_marks(data.items))
+    items = _without_marks(data.items)
     model = LanguageModel(bundled_language_model_path())
     model.token_counts(["load"])  # before the clock runs
     runs = {
-        "ItemDescriber": _described(model, data, texts),
-        "Explainer": _explained(model, data, texts),
+        "ItemDescriber": _described(model, items, texts),
+        "Explainer": _explained(model, data.interactions, items, texts),
     }
     rates = pd.DataFrame({name: _rates(run) for name, run in runs.items()}).T.astype(object)
     outputs = pd.concat([_shown(name, run) for name, run in runs.items()])
@@ -63,10 +63,10 @@ def writing(texts: int = 40) -> Study:
     )
 
 
-def _described(model: LanguageModel, data: Dataset, texts: int) -> _Run:
+def _described(model: LanguageModel, items: pd.DataFrame, texts: int) -> _Run:
     describer = ItemDescriber(model, noun="film", columns=_COLUMNS, cache_dir=False, progress=False)
-    rows = np.random.default_rng(0).choice(len(data.items), texts, replace=False)
-    chosen = data.items.iloc[rows]
+    rows = np.random.default_rng(0).choice(len(items), texts, replace=False)
+    chosen = items.iloc[rows]
     begun = time.perf_counter()
     frame = describer.describe(chosen)
     seconds = time.perf_counter() - begun
@@ -75,13 +75,15 @@ def _described(model: LanguageModel, data: Dataset, texts: int) -> _Run:
     return _Run([told(describer.facts(row)) for row in chosen.to_dict("records")], written, seconds)
 
 
-def _explained(model: LanguageModel, data: Dataset, texts: int) -> _Run:
-    recommender = models.BASELINES["EASE"]().fit(data.interactions, data.items)
+def _explained(
+    model: LanguageModel, interactions: pd.DataFrame, items: pd.DataFrame, texts: int
+) -> _Run:
+    recommender = EASERecommender().fit(interactions, items)
     users = np.random.default_rng(0).choice(recommender.user_ids, texts, replace=False)
     best = recommender.recommend(users, k=1)
     pairs = zip(best.user.tolist(), best.item.tolist(), strict=True)
     reasons = [recommender.explain(user, item) for user, item in pairs]
-    explainer = Explainer(model, data.items, noun="film", cache_dir=False, progress=False)
+    explainer = Explainer(model, items, noun="film", cache_dir=False, progress=False)
     begun = time.perf_counter()
     written = explainer.explain_all(reasons)
     seconds = time.perf_counter() - begun
@@ -151,10 +153,10 @@ def _cell(text: str) -> str:
 
 _PROTOCOL = (
     "SmolLM2-135M-Instruct from its wheel, on ml-100k with plots. {texts} films drawn with seed 0 "
-    "are described by `ItemDescriber`, and the first recommendation of EASE for {texts} users drawn "
-    "with seed 0 is explained by `Explainer`. A text stands whole, in part (its sentences that "
-    "stand are used), or not at all: then the template is used. Seconds are of this machine, one "
-    "model for both, without those it takes to load."
+    "are described by `ItemDescriber`, and the first recommendation of EASE for {texts} users "
+    "drawn with seed 0 is explained by `Explainer`. A text stands whole, in part (its sentences "
+    "that stand are used), or not at all: then the template is used. Seconds are of this machine, "
+    "without those that the model takes to load."
 )
 _CAPTION = (
     "Ten of these: of each writer the first two with a word refused, if there are, and then the "
