@@ -1,12 +1,13 @@
 """The `llmrec-kernels` command: a module for each family of verbs."""
 
-from llmrec_kernels.cli import bench, cost, evaluate, explain, fit, recommend, show, train
+from llmrec_kernels.cli import bench, cost, describe, evaluate, explain, fit, recommend, show, train
 from llmrec_kernels.cli.app import app
 
 __all__ = [
     "app",
     "bench",
     "cost",
+    "describe",
     "evaluate",
     "explain",
     "fit",

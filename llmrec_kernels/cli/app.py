@@ -26,6 +26,8 @@ def errors_as_sentences() -> Iterator[None]:
     """Report what the user can mend as one sentence and exit code 1, without a traceback."""
     try:
         yield
+    except typer.Exit:  # a RuntimeError, and said already
+        raise
     except BrokenPipeError:  # whoever read the output has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (

@@ -12,8 +12,10 @@ import typer
 from llmrec_kernels._files import write_text
 from llmrec_kernels.cli import folders, tables
 from llmrec_kernels.cli.app import app, checked_output, errors_as_sentences
+from llmrec_kernels.cli.describe import LanguageModelName, Noun, named_model
 
 if TYPE_CHECKING:
+    from llmrec_kernels.language import Writing
     from llmrec_kernels.recommenders import Explanation
 
 
@@ -23,6 +25,16 @@ def explain(
     user: Annotated[str, typer.Option(help="For this user.")],
     item: Annotated[str, typer.Option(help="Why this item.")],
     part: folders.Part = None,
+    lm: Annotated[
+        bool,
+        typer.Option("--lm", help="Also in a sentence or two, by a language model, checked."),
+    ] = False,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="With --lm: items with more than titles, to name what they share."),
+    ] = None,
+    noun: Noun = "item",
+    language_model: LanguageModelName = None,
     output: Annotated[
         Path | None,
         typer.Option(help="File to write, .csv or .json; a table to read when left out."),
@@ -32,22 +44,58 @@ def explain(
 
     Where the items are known by several features, it also says what each of these gives.
 
-    Example: llmrec-kernels explain --from films --user 7 --item 50
+    Examples: llmrec-kernels explain --from films --user 7 --item 50
+
+    llmrec-kernels explain --from films --user 7 --item 50 --lm --items items.csv --noun film
     """
     with errors_as_sentences():
         if output is not None:
             checked_output("--output", output, tables.ENDINGS)
+        _check_words(lm, items, language_model)
         source = folders.source(folder)
         asked = source.users.named("--user", [user]) + source.items.named("--item", [item])
         why = folders.part(source.model(), part).explain(*asked)
+        said = _said(why, source, items, noun, language_model) if lm else None
         if output is None:
+            if said is not None:
+                typer.echo(f"{said.text}  ({said.source})\n")
             typer.echo(_table(why, source.titles))
         elif output.suffix == ".json":
-            write_text(json.dumps(_record(why, source.titles), indent=1) + "\n", output)
+            record = _record(why, source.titles)
+            if said is not None:
+                record |= {"text": said.text, "text_source": said.source, "refused": list(said.refused)}
+            write_text(json.dumps(record, indent=1) + "\n", output)
         else:
             import pandas as pd
 
             tables.write(pd.DataFrame(_rows(why, source.titles)), output)
+
+
+def _check_words(lm: bool, items: Path | None, language_model: str | None) -> None:
+    """Refuse what is for sentences where none is asked for."""
+    if not lm and (items is not None or language_model is not None):
+        option = "--items" if items is not None else "--language-model"
+        raise ValueError(f"{option} is for --lm; give that too")
+
+
+def _said(
+    why: Explanation, source: folders.Source, items: Path | None, noun: str, name: str | None
+) -> Writing:
+    """The explanation in a sentence or two."""
+    import pandas as pd
+
+    from llmrec_kernels.datasets.tables import read_items
+    from llmrec_kernels.language import Explainer
+
+    if items is not None:
+        frame = read_items(items)
+        frame["item"] = tables.spelt_as(frame["item"], source.items.ids)
+    elif source.titles:
+        titles = [source.titles.get(str(one), str(one)) for one in source.items.ids]
+        frame = pd.DataFrame({"item": source.items.ids, "title": titles})
+    else:
+        raise ValueError("the model was saved without titles; give --items, which have them")
+    return Explainer(named_model(name), frame, noun=noun).explain(why)
 
 
 def _rows(why: Explanation, titles: Mapping[str, str]) -> list[dict[str, Any]]:
