@@ -64,6 +64,7 @@ def train(
     Examples
     --------
     >>> import torch
+    >>> _ = torch.manual_seed(0)
     >>> class Line:
     ...     network = torch.nn.Linear(1, 1)
     ...     size = 4
@@ -77,8 +78,8 @@ def train(
     ...
     ...     def identity(self):
     ...         return {"architecture": "line"}
-    >>> report = train(Line(), Training(epochs=200, batch_size=2, learning_rate=0.1))
-    >>> report.epochs[-1].validation < 0.01
+    >>> report = train(Line(), Training(epochs=100, batch_size=2, learning_rate=0.1))
+    >>> report.epochs[report.best_epoch - 1].validation < 0.01
     True
     """
     training = Training.of(training)
