@@ -20,6 +20,7 @@ from llmrec_kernels.recommenders import (
     ItemKNNRecommender,
     PopularityRecommender,
     Recommender,
+    SequenceRecommender,
     UserKNNRecommender,
 )
 
@@ -71,17 +72,30 @@ class Chosen(NamedTuple):
 
     def model(self) -> HybridRecommender:
         """The hybrid with these settings, not yet fitted."""
-        return HybridRecommender(
-            {
-                "ease": EASERecommender(self.regularization, half_life=self.ease_half_life),
-                "items": ItemKNNRecommender(half_life=self.items_half_life),
-            },
-            weights={"items": self.items_weight},
-        )
+        return HybridRecommender(self._parts(), weights={"items": self.items_weight})
+
+    def with_sequence(self, weight: float) -> HybridRecommender:
+        """The same and a network of sequences that counts so much, not yet fitted."""
+        weights = {"items": self.items_weight, "sequence": weight}
+        return HybridRecommender(self._parts() | {"sequence": sequence()}, weights=weights)
+
+    def _parts(self) -> dict[str, Recommender[Any]]:
+        return {
+            "ease": EASERecommender(self.regularization, half_life=self.ease_half_life),
+            "items": ItemKNNRecommender(half_life=self.items_half_life),
+        }
 
 
 # What `known_items.choose` finds on MovieLens-100K's second-last items; a test holds it to that.
 CHOSEN = Chosen(500.0, 5.0, 5.0, 0.5)
+
+
+SEQUENCE_WEIGHT = 2.0  # what `known_items.choose_sequence_weight` finds there; also held to
+
+
+def sequence() -> SequenceRecommender:
+    """A network over histories, whose items begin as MiniLM's vectors of title and genres."""
+    return SequenceRecommender(text_encoder())
 
 
 def hybrid() -> HybridRecommender:
