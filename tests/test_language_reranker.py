@@ -249,6 +249,12 @@ def test_bad_input_is_refused_before_the_model_is_asked(
     assert said == []
 
 
+def test_a_user_of_an_integer_id_is_named_as_an_integer(model: LanguageModel) -> None:
+    one = Recommendations(np.array([7]), np.array([1]), np.ones(1, np.float32), np.array([1]), ())
+    with pytest.raises(IndexError, match="histories lacks user 7, to whom"):
+        LMReranker(model).rerank(one, {}, TITLES)
+
+
 def test_scores_that_are_no_numbers_are_not_blended(model: LanguageModel, said: list[Any]) -> None:
     wrong = lists(ann=[(1, math.inf), (2, 1.0)])
     with pytest.raises(ValueError, match="has a score that is not finite"):

@@ -149,7 +149,8 @@ class LMReranker:
         if missing is not None:
             raise IndexError(f"titles lacks item {missing!r}, which is recommended")
         asked = texts_of("titles", [titles[item] for item in items])
-        prompts = [self._prompt_of(recommendations.user[rows[0]], histories) for rows in lists]
+        users = [recommendations.user[rows[:1]].tolist()[0] for rows in lists]
+        prompts = [self._prompt_of(user, histories) for user in users]
         found = np.zeros(len(items), dtype=np.float32)
         for prompt, rows in zip(prompts, lists, strict=True):
             found[rows] = self._after(prompt, [asked[row] for row in rows])
