@@ -156,6 +156,8 @@ class _Known:
         self._texts = {str(name): texts_of(value) for name, value in facts.items()}
         self._texts = {name: texts for name, texts in self._texts.items() if texts}
         self._rows = [words(text) for texts in self._texts.values() for text in texts]
+        told = [f"{name}: {', '.join(texts)}" for name, texts in self._texts.items()]
+        self._guarded_rows = [*self._rows, *map(words, told)]
         prose = [
             [words(sentence) for sentence in sentences(text)]
             for texts in self._texts.values()
@@ -204,7 +206,8 @@ class _Known:
     def _in_place(self, said: list[Word], place: int) -> bool:
         """Whether a guarded word has the neighbours that it has in the facts."""
         around = [word.plain for word in said[max(0, place - 1) : place + 2]]
-        return around in (run for row in self._plain_rows for run in _runs(row, len(around)))
+        rows = ([word.plain for word in row] for row in self._guarded_rows)
+        return any(around in _runs(row, len(around)) for row in rows)
 
     @cached_property
     def _plain_rows(self) -> list[list[str]]:
