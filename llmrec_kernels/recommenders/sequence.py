@@ -198,9 +198,9 @@ class SequenceRecommender(VectorRecommender[NextItems]):
     def explain(self, user: Any, item: Any) -> Explanation:
         """Say how much each item of a user's history gives to the score of an item.
 
-        By integrated gradients, from a history of as many average items to the user's own: a share
-        is what an item gives by not being an average one. Older items than the newest `max_length`
-        are not read, and give nothing. Needs `captum`.
+        By integrated gradients, from a history of as many items of which nothing is known, whose
+        vectors are zeros, to the user's own. Items before the newest `max_length` are not read, and
+        have no share. Needs `captum`.
 
         Parameters
         ----------
@@ -210,8 +210,8 @@ class SequenceRecommender(VectorRecommender[NextItems]):
         Returns
         -------
         Explanation
-            The shares sum to the block "taste"; with the block "baseline", the score after average
-            items, it is the score, within 1e-5 of its size. All weights are 1.
+            The shares sum to the block "taste"; with the block "baseline", the score after items
+            of which nothing is known, it is the score, within 1e-5 of its size. All weights are 1.
 
         Raises
         ------
@@ -226,15 +226,13 @@ class SequenceRecommender(VectorRecommender[NextItems]):
         places = history.rows["item"][-self.max_length :]
         vectors, one = self._learned.items.data.double(), int(code[0])
         network = copy.deepcopy(self._states).double()
-        mean = vectors[torch.from_numpy(known.history.popularity > 0)].mean(dim=0)
 
         def scores(inputs: Tensor) -> Tensor:
             last: Tensor = network(inputs)[:, -1]
             return last @ vectors[one] + self._learned.bias[one].double()
 
-        shares, baseline = attribution.integrated_gradients(
-            scores, vectors[torch.from_numpy(places)], mean
-        )
+        inputs = vectors[torch.from_numpy(places)]
+        shares, baseline = attribution.integrated_gradients(scores, inputs)
         blocks = {"taste": float(shares.sum()), "baseline": baseline}
         return Explanation.of(
             user,
