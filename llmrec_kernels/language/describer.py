@@ -25,6 +25,7 @@ from llmrec_kernels.language.writing import (
     checked_noun,
     column_facts,
     judged,
+    rows_of,
     spelled,
     told,
 )
@@ -33,20 +34,6 @@ _LONG_WORDS = 80  # a text of more is told up to the sentence that reaches this
 _SYSTEM = "Describe the {noun} in two or three sentences. Use only the facts that are given."
 # Of films that there are not: what a model takes from an example is no fact of the item's.
 _EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
-    (
-        {
-            "title": "The Glass Harbour",
-            "year": 1962,
-            "genres": ["Drama", "Romance"],
-            "directors": ["Ada Kessler"],
-            "cast": ["Leo Marsh", "Nina Holt"],
-            "plot": "A lighthouse keeper finds a letter in a bottle and falls for the woman who "
-            "wrote it.",
-        },
-        "The Glass Harbour is a Drama and Romance {noun} released in 1962. It was directed by Ada "
-        "Kessler and stars Leo Marsh and Nina Holt. A lighthouse keeper finds a letter in a bottle "
-        "and falls for the woman who wrote it.",
-    ),
     (
         {
             "title": "Night Convoy",
@@ -58,6 +45,33 @@ _EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
         },
         "Night Convoy is an Action {noun} released in 1987. It was directed by Paul Orr and stars "
         "Sam Dray. A retired driver has one night to find a truck with stolen gold.",
+    ),
+    (
+        {
+            "title": "The Glass Harbour",
+            "year": 1962,
+            "genres": ["Musical", "Western"],
+            "directors": ["Ada Kessler"],
+            "cast": ["Leo Marsh", "Nina Holt"],
+            "plot": "A lighthouse keeper finds a letter in a bottle and falls for the woman who "
+            "wrote it.",
+        },
+        "The Glass Harbour is a Musical and Western {noun} released in 1962. It was directed by "
+        "Ada Kessler and stars Leo Marsh and Nina Holt. A lighthouse keeper finds a letter in a "
+        "bottle and falls for the woman who wrote it.",
+    ),
+    (
+        {
+            "title": "Apple Street",
+            "year": 2004,
+            "genres": ["Mystery"],
+            "directors": ["Jon Alder", "Mia Voss"],
+            "cast": ["Eve Lund", "Carl Finch", "Rosa Stein"],
+            "plot": "Three bakers look for the man who sold them the same shop.",
+        },
+        "Apple Street is a Mystery {noun} released in 2004. It was directed by Jon Alder and Mia "
+        "Voss and stars Eve Lund, Carl Finch and Rosa Stein. Three bakers look for the man who "
+        "sold them the same shop.",
     ),
 )
 
@@ -146,7 +160,7 @@ class ItemDescriber:
         ValueError, TypeError
             A column is not there, or holds something else.
         """
-        rows = items.to_dict("records")
+        rows = rows_of(items)
         facts = [self.facts(row) for row in rows] if self._columns(items) else []
         completions = self._writer.completions([told(one) for one in facts])
         made = [

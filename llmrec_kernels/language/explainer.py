@@ -24,6 +24,7 @@ from llmrec_kernels.language.writing import (
     column_facts,
     joined,
     judged,
+    rows_of,
     spelled,
     told,
 )
@@ -54,6 +55,10 @@ _EXAMPLES: tuple[tuple[Facts, str], ...] = (
         },
         "We recommend Night Convoy because you liked Dead Reckoning. They share the director Paul "
         "Orr.",
+    ),
+    (
+        {"liked": ["Long Division"], "recommended": ["The Ninth Wave"]},
+        "We recommend The Ninth Wave because you liked Long Division.",
     ),
     (
         {
@@ -122,7 +127,7 @@ class Explainer:
         self.noun = checked_noun(noun)
         self.columns = wanted
         self.most = most
-        rows = items[["item", "title", *wanted]].to_dict("records")
+        rows = rows_of(items[["item", "title", *wanted]])
         self._rows: dict[Any, dict[str, Any]] = {
             row["item"]: with_readable_title(row) for row in rows
         }

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -122,7 +122,7 @@ def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
     return " ".join(kept), list(against)
 
 
-def texts_of(value: Value) -> list[str]:
+def texts_of(value: Any) -> list[str]:
     """A fact as texts; none for what is missing.
 
     Examples

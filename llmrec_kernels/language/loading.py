@@ -125,10 +125,10 @@ def load(files: ModelFiles, *, device: torch.device, dtype: torch.dtype) -> Load
         files = unpacked(files)
         options = {**files.load_options(), "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
-        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        causal: Any = AutoModelForCausalLM
+        model, report = causal.from_pretrained(
             files.folder, dtype=dtype, output_loading_info=True, **options
         )
-    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise WrongModelError(

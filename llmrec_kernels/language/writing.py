@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 from tqdm import tqdm
 
 from llmrec_kernels._cache import cache_folder
@@ -219,3 +220,15 @@ def column_facts(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, li
     """What columns say of an item, as texts; what is missing is left out."""
     found = {name: texts_of(row[name]) for name in columns}
     return {name: texts for name, texts in found.items() if texts}
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame by the names of its columns.
+
+    Examples
+    --------
+    >>> rows_of(pd.DataFrame({"item": ["a"]}))
+    [{'item': 'a'}]
+    """
+    rows = frame.to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]

@@ -17,7 +17,7 @@ from llmrec_kernels.language import (
     Writing,
     bundled_language_model_path,
 )
-from llmrec_kernels.language.writing import told
+from llmrec_kernels.language.writing import rows_of, told
 from llmrec_kernels.recommenders import EASERecommender
 from llmrec_kernels.studies.study import Study, Table
 
@@ -51,7 +51,7 @@ def writing(texts: int = 40) -> Study:
         "ItemDescriber": _described(model, items, texts),
         "Explainer": _explained(model, data.interactions, items, texts),
     }
-    rates = pd.DataFrame({name: _rates(run) for name, run in runs.items()}).T.astype(object)
+    rates = pd.DataFrame([_rates(run) for run in runs.values()], list(runs), dtype=object)
     outputs = pd.concat([_shown(name, run) for name, run in runs.items()])
     return Study(
         "What a language model writes, and what is left of it",
@@ -72,7 +72,7 @@ def _described(model: LanguageModel, items: pd.DataFrame, texts: int) -> _Run:
     seconds = time.perf_counter() - begun
     columns = [frame[name] for name in ("description", "source", "completion", "refused")]
     written = [Writing(*one) for one in zip(*columns, strict=True)]
-    return _Run([told(describer.facts(row)) for row in chosen.to_dict("records")], written, seconds)
+    return _Run([told(describer.facts(row)) for row in rows_of(chosen)], written, seconds)
 
 
 def _explained(
