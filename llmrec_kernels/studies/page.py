@@ -14,16 +14,22 @@ import torch
 
 from llmrec_kernels import datasets
 from llmrec_kernels._files import write_text
+from llmrec_kernels.encoders import ModelNotFoundError
 from llmrec_kernels.info import cpu_model
 from llmrec_kernels.studies import (
     cold_items,
+    compression,
     exposure,
     few_shot,
     known_items,
+    language_ranking,
     ratings,
     reduction,
     replay,
     shilling,
+    text_ratings,
+    training_cost,
+    writing,
 )
 from llmrec_kernels.studies.study import Study
 
@@ -35,6 +41,12 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "cold-items": cold_items.cold_items,
     "few-shot": partial(few_shot.few_shot, "ml-latest-small"),
     "few-shot-online-retail": partial(few_shot.few_shot, "online-retail"),
+    "text-ratings": text_ratings.text_ratings,
+    "reranked-lists": language_ranking.reranked_lists,
+    "guessed-likes": language_ranking.guessed_likes,
+    "writing": writing.writing,
+    "training-cost": training_cost.training_cost,
+    "compression": compression.compression,
     "reduction": reduction.reduction,
     "replay": replay.replay,
     "shilling": lambda: shilling.shilling(datasets.movielens_100k()),
@@ -43,7 +55,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
 
 
 def run(names: Iterable[str], told: Callable[[str], None]) -> tuple[list[Study], list[str]]:
-    """Run studies; those whose data are not here are left out, with the reason.
+    """Run studies; those whose data or models are not here are left out, with the reason.
 
     Parameters
     ----------
@@ -85,7 +97,7 @@ def write(studies: list[Study], left_out: list[str], out: Path) -> None:
 def _attempt(name: str) -> tuple[Study | None, str]:
     try:
         return STUDIES[name](), ""
-    except datasets.DatasetNotFoundError as error:
+    except (datasets.DatasetNotFoundError, ModelNotFoundError, ImportError) as error:
         return None, str(error)
 
 
