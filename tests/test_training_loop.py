@@ -190,6 +190,15 @@ def test_ctrl_c_is_told_when_the_step_is_done_and_the_handler_is_as_it_was():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_launcher_that_passes_ctrl_c_on_is_no_second_press():
+    at_once, patient = Interrupt(0.0), Interrupt(60.0)
+    for interrupt in (at_once, patient):
+        interrupt.hear(signal.SIGINT, None)
+    patient.hear(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        at_once.hear(signal.SIGINT, None)
+
+
 def test_it_trains_in_other_threads_where_no_signal_can_be_heard():
     task = plain()
     thread = threading.Thread(target=train, args=(task, SETTINGS))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_tasks import SETTINGS, Factors, told_by
+from training_tasks import ONE_BATCH, SETTINGS, Factors, told_by
 
 from llmrec_kernels.training import processes, train
 
@@ -33,7 +33,7 @@ def test_ctrl_c_and_kills_lose_nothing(tmp_path):
 def test_two_processes_train_as_one_and_stop_together(tmp_path):
     found, shown = told_by("several", tmp_path)
     task = Factors(dropout=0.0, draws=False)
-    report = train(task, SETTINGS)
+    report = train(task, ONE_BATCH)
     weights = [torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2)]
     for name, tensor in task.weights().items():
         assert torch.equal(weights[0][name], weights[1][name])

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from llmrec_kernels.training import (
 
 USERS, ITEMS = 24, 17
 SETTINGS = Training(epochs=3, batch_size=9, accumulate=2, learning_rate=0.05, patience=None)
+ONE_BATCH = SETTINGS._replace(accumulate=1)  # the last step has one example
 
 
 class Centred(nn.Module):
@@ -116,9 +118,15 @@ def forked(do):
     if not child:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.close(here)
-        with os.fdopen(there, "w", buffering=1) as pipe:
-            do(lambda *words: print(*words, file=pipe, flush=True))
-        os._exit(0)
+        failed = 1
+        try:
+            with os.fdopen(there, "w", buffering=1) as pipe:
+                do(lambda *words: print(*words, file=pipe, flush=True))
+            failed = 0
+        finally:
+            if failed:
+                traceback.print_exc()
+            os._exit(failed)
     os.close(there)
     return child, os.fdopen(here)
 
@@ -205,7 +213,9 @@ def killed(folder):
         pipe.readline()
         time.sleep(0.01 + 0.01 * (kills % 20))
         os.kill(child, signal.SIGKILL)
-        done = os.waitpid(child, 0)[1] == 0
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) or not status, "a training failed that was not killed"
+        done = status == 0
         kills += not done
         pipe.close()
     checkpoint.SAVE_EVERY_SECONDS = before
@@ -236,7 +246,7 @@ def one_of_several(folder):
     from accelerate import PartialState
 
     rank, found = PartialState(cpu=True).process_index, {}
-    plain = SETTINGS._replace(checkpoint=str(Path(folder) / "several"), progress=True)
+    plain = ONE_BATCH._replace(checkpoint=str(Path(folder) / "several"), progress=True)
     task = Factors(dropout=0.0, draws=False)
     report = train(task, plain)
     torch.save(task.weights(), Path(folder) / f"weights-{rank}.pt")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-# A launcher passes Ctrl-C on to its processes, which the terminal has told already.
+# Some launchers pass Ctrl-C on to processes that the terminal has told already.
 SAME_PRESS_SECONDS = 1.0
 
 
