@@ -74,7 +74,7 @@ def train(
     llmrec-kernels train --ratings ratings.csv --model sequence --set network=gru --epochs 30
     --out films
 
-    accelerate launch --cpu --num_processes 2 -m llmrec_kernels train --items items.csv
+    torchrun --standalone --nproc-per-node 2 -m llmrec_kernels train --items items.csv
     --ratings ratings.csv --out films
     """
     with errors_as_sentences():
