@@ -173,6 +173,13 @@ def test_a_sentence_said_twice_is_kept_once():
     assert supported_part("It is a comedy. It is a comedy.", TOY_STORY)[0] == "It is a comedy."
 
 
+@pytest.mark.parametrize("number", ["1999", "1,999"])
+def test_a_number_is_the_same_with_and_without_commas(number):
+    assert unsupported(f"It has {number} pages.", {"pages": 1999}) == []
+    assert unsupported(f"It has {number} pages.", {"pages": "1,999"}) == []
+    assert unsupported(f"It has {number} pages.", {"pages": 999}) == [number]
+
+
 def test_a_role_without_a_fact_of_it_is_refused():
     assert unsupported("It was directed.", {"title": "Alien"}) == ["directed"]
 

@@ -22,7 +22,6 @@ from llmrec_kernels.recommenders import EASERecommender
 from llmrec_kernels.studies.study import Study, Table
 
 _SHOWN = 5  # texts of each writer on the page
-_SHOWN_REFUSED = 2  # of these, where so many had a word refused
 
 _COLUMNS = ["title", "year", "genres", "directors", "cast", "plot"]
 
@@ -114,10 +113,13 @@ def _whole(one: Writing) -> bool:
 
 
 def _shown(name: str, run: _Run) -> pd.DataFrame:
-    """The first texts that were refused, wholly or in part, then the first that were not."""
-    refused = [row for row, one in enumerate(run.written) if not _whole(one)][:_SHOWN_REFUSED]
-    stood = [row for row, one in enumerate(run.written) if _whole(one)]
-    chosen = refused + stood[: _SHOWN - len(refused)]
+    """The first text that was refused, the first that was in part, and then those that stand."""
+    kinds: dict[str, list[int]] = {"template": [], "part": [], "whole": []}
+    for row, one in enumerate(run.written):
+        kind = "whole" if _whole(one) else "template" if one.source == "template" else "part"
+        kinds[kind].append(row)
+    chosen = [*kinds["template"][:1], *kinds["part"][:1]]
+    chosen = (chosen + kinds["whole"] + kinds["part"][1:] + kinds["template"][1:])[:_SHOWN]
     return pd.DataFrame(
         {
             "writer": name,
@@ -159,6 +161,6 @@ _PROTOCOL = (
     "without those that the model takes to load."
 )
 _CAPTION = (
-    "Ten of these: of each writer the first two with a word refused, if there are, and then the "
-    "first that stand whole."
+    "Ten of these: of each writer the first that was refused, the first that was refused in part, "
+    "if there are any, and then the first that stand whole."
 )
