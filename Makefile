@@ -12,7 +12,7 @@ export LLMREC_CUDA ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),auto,0)
 NATIVE := '*.cpp' '*.h' '*.cu' '*.cuh'
 
 .PHONY: demo test test-all lint tidy kernels levels cuda nvcc resources mutants scalar \
-	no-extension stress studies format bench bench-gpu clean
+	no-extension stress studies trained format bench bench-gpu clean
 
 demo: $(DEMO)
 	$(BIN)/llmrec-kernels demo
@@ -70,8 +70,8 @@ mutants: $(READY)
 
 # What `make test` alone runs: kernels for GPUs, benchmarks, and what calls no operator are the same
 # at each level and without the extension.
-ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation studies \
-	$(addprefix cli_,cost evaluate model) $(addprefix recommenders_,bad_input memory saving) \
+ONCE := triton gpu nvrtc emulation cuda bench makefile datasets encoders evaluation language studies training \
+	$(addprefix cli_,cost evaluate language model train) $(addprefix recommenders_,bad_input memory saving) \
 	$(addprefix index_,corruption crash format interrupted memory power_cuts saved system) \
 	$(addprefix profiler_,compare cost_model energy hardware html human picture predict terminal \
 	timing uncounted)
@@ -85,6 +85,10 @@ stress: $(READY)
 studies: $(READY)
 	$(BIN)/python -m pytest -q -n 2 tests/check_studies.py
 
+# Trainings that are launched and killed, and what the real language model writes.
+trained: $(READY)
+	$(BIN)/python -m pytest -q -n 2 tests/check_training_launched.py tests/check_language.py
+
 # After `kernels`, whose objects tests/test_disassembly.py reads.
 scalar: kernels $(READY)
 	LLMREC_ISA=scalar $(AGAIN)
@@ -95,7 +99,7 @@ no-extension: kernels $(READY)
 # The long rungs, two at a time: each has parts that leave a core idle. The longest come first.
 test-all: test mutants
 	$(MAKE) -j 2 --output-sync=target --no-print-directory \
-		kernels cuda tidy resources levels studies scalar no-extension stress
+		kernels cuda tidy resources levels studies trained scalar no-extension stress
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
