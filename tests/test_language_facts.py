@@ -13,7 +13,7 @@ from llmrec_kernels.language.facts import supported_part
 from llmrec_kernels.language.words import GUARDED, NEUTRAL, forms, sentences, words
 
 TOY_STORY = {
-    "kind": "film",
+    "noun": "film",
     "title": "Toy Story",
     "year": 1995,
     "genres": ["Animation", "Comedy"],
@@ -23,7 +23,7 @@ TOY_STORY = {
     "supplants him as top toy in a boy's room. Two friends never agree.",
 }
 SAINT = {
-    "kind": "film",
+    "noun": "film",
     "liked": ["Alien", "Fargo"],
     "shared genres": ["Thriller"],
     "shared directors": ["Paul Orr"],
@@ -156,7 +156,7 @@ def test_any_text_is_judged(text):
     )
 )
 def test_any_facts_are_understood_and_a_word_beside_them_is_refused(facts):
-    assert "Zyzzyva" in unsupported("Zyzzyva is a film.", facts | {"kind": "film"})
+    assert "Zyzzyva" in unsupported("Zyzzyva is a film.", facts | {"noun": "film"})
 
 
 def test_a_sentence_about_it_falls_with_the_one_before():

@@ -196,6 +196,8 @@ def test_prompts_must_be_strings():
         smollm().generate(["a", None])
     with pytest.raises(TypeError, match=r"continuations\[0\] must be a string, got 3"):
         smollm().log_likelihoods("a", [3])
+    with pytest.raises(ValueError, match=r"prompts\[0\] is not valid Unicode"):
+        smollm().generate(["\ud83c"])
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
         smollm().generate(["a"], max_new_tokens=0)
 

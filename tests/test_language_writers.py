@@ -148,7 +148,15 @@ def test_only_the_columns_asked_for_are_told():
 def test_a_template_says_nothing_but_the_facts(row):
     maker = describer(None)
     facts = maker.facts(row)
-    assert unsupported(maker.template(facts), {"kind": "film", **facts}) == []
+    assert unsupported(maker.template(facts), {"noun": "film", **facts}) == []
+
+
+def test_a_long_text_is_told_up_to_a_sentence_and_a_longer_sentence_up_to_there():
+    told = describer(None).facts({"item": 1, "plot": LONG, "review": "word " * 9000})
+    assert len(told["plot"][0]) < 600
+    assert LONG.startswith(told["plot"][0])
+    assert told["plot"][0].endswith(".")
+    assert len(told["review"][0]) == 600
 
 
 def test_no_items_are_no_descriptions():
@@ -420,7 +428,7 @@ def test_smollm_describes_a_film_and_says_only_what_is_so():
     maker = describer(smollm(), columns=["title", "genres", "directors", "plot"])
     row = maker.describe(FILMS[:1]).iloc[0]
     assert row["source"] == "model"
-    facts = {"kind": "film", **maker.facts(FILMS.iloc[0].to_dict())}
+    facts = {"noun": "film", **maker.facts(FILMS.iloc[0].to_dict())}
     assert unsupported(row["description"], facts) == []
     assert "Alien" in row["description"]
 

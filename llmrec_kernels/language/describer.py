@@ -16,7 +16,7 @@ import pandas as pd
 from llmrec_kernels.language.facts import Facts, texts_of
 from llmrec_kernels.language.models import LanguageModel, check_positive
 from llmrec_kernels.language.titles import with_readable_title
-from llmrec_kernels.language.words import is_whole, sentences, words
+from llmrec_kernels.language.words import is_whole, sentences
 from llmrec_kernels.language.writing import (
     Prompting,
     Writer,
@@ -30,7 +30,7 @@ from llmrec_kernels.language.writing import (
     told,
 )
 
-_LONG_WORDS = 80  # a text of more is told up to the sentence that reaches this
+_LONG = 600  # characters of a text that are told: a small model loses the thread of more
 _SYSTEM = "Describe the {noun} in two or three sentences. Use only the facts that are given."
 # Of films that there are not: what a model takes from an example is no fact of the item's.
 _EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
@@ -164,7 +164,7 @@ class ItemDescriber:
         facts = [self.facts(row) for row in rows] if self._columns(items) else []
         completions = self._writer.completions([told(one) for one in facts])
         made = [
-            judged(completion, {"kind": self.noun, **one}, partial(self.template, one))
+            judged(completion, {"noun": self.noun, **one}, partial(self.template, one))
             for completion, one in zip(completions, facts, strict=True)
         ]
         return pd.DataFrame(
@@ -223,11 +223,10 @@ def _richer(row: Mapping[str, Any], made: Writing) -> str:
 
 
 def _shortened(text: str) -> str:
-    """A long text up to the sentence that reaches the limit."""
-    kept, count = [], 0
+    """A long text up to the last sentence that has room; a longer sentence up to there."""
+    kept = ""
     for sentence in sentences(text):
-        kept.append(sentence)
-        count += len(words(sentence))
-        if count >= _LONG_WORDS:
+        if kept and len(kept) + len(sentence) >= _LONG:
             break
-    return " ".join(kept)
+        kept = f"{kept} {sentence}".strip()
+    return kept[:_LONG]

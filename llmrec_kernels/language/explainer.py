@@ -171,7 +171,7 @@ class Explainer:
         return [
             judged(
                 completion,
-                {"kind": self.noun, **one},
+                {"noun": self.noun, **one},
                 partial(_template, one, explanation.kind),
                 _SENTENCES,
             )

@@ -306,7 +306,7 @@ def _bundled() -> Path | None:
 
 
 def texts_of(name: str, texts: Iterable[str]) -> list[str]:
-    """The texts as a list; a TypeError names what is none."""
+    """The texts as a list; an error names what is none."""
     if isinstance(texts, str):
         raise TypeError(
             f"{name} must be a sequence of strings, got one string; pass a list: [text]."
@@ -320,6 +320,8 @@ def texts_of(name: str, texts: Iterable[str]) -> list[str]:
     for index, text in enumerate(entries):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{index}] must be a string, got {text!r}.")
+        if any("\ud800" <= one <= "\udfff" for one in text):
+            raise ValueError(f"{name}[{index}] is not valid Unicode: it has half a character.")
     return entries
 
 
