@@ -202,11 +202,15 @@ def test_the_last_item_of_a_tenth_of_those_with_three_is_held_out():
     assert len(sequences.items) == counts.sum() - 2
     number, rows = np.cumsum(taken) - 1, history.everyone()
     lists = [number[one].tolist() for one in np.split(rows.rows["item"], rows.offsets[1:-1])]
+    ends = zip(sequences.first.tolist(), sequences.last.tolist(), strict=True)
+    learned_from = [sequences.items[first - 1 : last].tolist() for first, last in set(ends)]
     for inputs, last, target in zip(*held_out, strict=True):
         kept = [*inputs[: last + 1].tolist(), int(target)]
         owners = [one for one in lists if one[-len(kept) :] == kept]
         assert len(owners) == 1
         assert len(kept) == min(5, len(owners[0]))  # the newest four, and the one held out
+        owners[0].pop()
+    assert sorted(learned_from) == sorted(one for one in lists if len(one) > 1)
     assert read(history, taken, 4, 0)[1].targets.tolist() == held_out.targets.tolist()
     others = [read(history, taken, 4, seed)[1].targets.tolist() for seed in range(1, 5)]
     assert any(one != held_out.targets.tolist() for one in others)

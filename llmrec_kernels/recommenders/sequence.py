@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from llmrec_kernels.recommenders.saving import Helpers
 
-_TRAINING = Training(epochs=40, batch_size=32, learning_rate=1e-3, patience=5)
+_TRAINING = Training(epochs=30, batch_size=64, learning_rate=2e-3, patience=5)
 
 
 class NextItems(NamedTuple):
@@ -94,7 +94,8 @@ class SequenceRecommender(VectorRecommender[NextItems]):
     negatives : int
         Items drawn for a batch, for "sampled" and "binary".
     training : Training or dictionary, optional
-        How the network is trained; an example is a window of `max_length` interactions.
+        How the network is trained; an example is a window of up to `max_length` interactions. By
+        default up to 30 epochs of 64 windows a step.
 
     Attributes
     ----------
