@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from language_models import smollm
 from scipy.stats import mannwhitneyu
 from small_histories import real
 
 from llmrec_kernels.datasets import movielens_100k
 from llmrec_kernels.evaluation import leave_last_out
+from llmrec_kernels.language import LanguageModel, bundled_language_model_path
 from llmrec_kernels.studies import language_ranking as study
 
 
@@ -58,3 +61,19 @@ def test_histories_are_readable_titles_without_years_oldest_first(films):
     rows = films.interactions[films.interactions["user"] == 1]
     ordered = rows.sort_values("timestamp", kind="stable")["item"]
     assert told[1] == [titles[item] for item in ordered]
+
+
+def test_a_model_that_remembers_is_asked_once_and_says_the_same(monkeypatch):
+    asked = []
+
+    def likelihoods(self, prompt, continuations):
+        asked.append((prompt, list(continuations)))
+        return torch.tensor([float(len(prompt + one)) for one in continuations])
+
+    monkeypatch.setattr(LanguageModel, "log_likelihoods", likelihoods)
+    smollm()  # skips where there is none
+    model = study.Remembering(bundled_language_model_path())
+    assert model.log_likelihoods("p", ["a", "bb", "a"]).tolist() == [2.0, 3.0, 2.0]
+    assert model.log_likelihoods("p", ["bb", "ccc"]).tolist() == [3.0, 4.0]
+    assert model.log_likelihoods("qq", ["a"]).tolist() == [3.0]
+    assert asked == [("p", ["a", "bb"]), ("p", ["ccc"]), ("qq", ["a"])]

