@@ -29,6 +29,7 @@ from llmrec_kernels.recommenders.sequence_networks import (
     softmax_loss,
 )
 from llmrec_kernels.recommenders.sequence_windows import Sequences, read
+from llmrec_kernels.training import TrainingDivergedError
 
 QUICK = {"epochs": 30, "learning_rate": 0.03, "patience": None}
 
@@ -450,3 +451,12 @@ def test_what_is_no_encoder_is_refused():
         SequenceRecommender("MiniLM")
     with pytest.raises(ValueError, match="embeddings has 3 rows but items has 12"):
         SequenceRecommender(embeddings=np.eye(3)).fit(make_interactions(int), make_items(int))
+
+
+def test_a_training_that_diverges_is_told_and_the_model_stays_as_it_was():
+    model = SequenceRecommender(dim=4, training={"epochs": 2}).fit(walks())
+    before = everything(model, int)
+    model.training = model.training._replace(learning_rate=1e30)
+    with pytest.raises(TrainingDivergedError, match=r"training diverged at epoch \d"):
+        model.fit(walks(n_users=90))
+    assert everything(model, int) == before
