@@ -77,6 +77,7 @@ MISEXPLAINED = {
     "You liked The Saint.": ["The Saint"],
     "They share the director Fargo.": ["Fargo"],
     "They share the genre Paul Orr.": ["Paul Orr"],
+    "We recommend The Saint because you watched Alien.": ["watched"],
 }
 
 

@@ -287,6 +287,16 @@ def test_a_wrong_reason_is_refused_and_the_template_used(wrong):
     assert made.text == "We recommend Aliens because you liked Alien. Shared genres: Sci-Fi."
 
 
+def test_what_people_did_is_said_with_the_word_for_it():
+    maker = Explainer(SaysThis("You liked Alien."), FILMS, verb="watched", cache_dir=False)
+    made = maker.explain(why())
+    assert (made.source, made.refused) == ("template", ("liked",))
+    assert made.text == "We recommend Aliens because you watched Alien. Shared genres: Sci-Fi."
+    said = "You watched Alien."
+    made = Explainer(SaysThis(said), FILMS, verb="watched", cache_dir=False).explain(why())
+    assert (made.text, made.source) == (said, "model")
+
+
 def test_a_reason_has_two_sentences_at_most():
     said = "You liked Alien. They share the genre Sci-Fi. We recommend Aliens."
     made = Explainer(SaysThis(said), FILMS, cache_dir=False).explain(why())
@@ -398,6 +408,7 @@ def test_a_recommender_takes_it_as_its_encoder(encoder: TextEncoder):
             ValueError,
             "items has no column 'title'",
         ),
+        (lambda: Explainer(None, FILMS, verb="hated"), ValueError, "verb must be one of bought"),
         (
             lambda: Explainer(None, FILMS).explain(why(1)),
             ValueError,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from llmrec_kernels.language import roles
 from llmrec_kernels.language.models import LanguageModel, check_positive
 from llmrec_kernels.language.titles import with_readable_title
 from llmrec_kernels.language.writing import (
@@ -40,33 +41,33 @@ _SYSTEM = (
 _EXAMPLES: tuple[tuple[Facts, str], ...] = (
     (
         {
-            "liked": ["Winter Ferry", "Letters to Ann"],
+            "{verb}": ["Winter Ferry", "Letters to Ann"],
             "shared genres": ["Drama", "Romance"],
             "recommended": ["The Glass Harbour"],
         },
-        "We recommend The Glass Harbour because you liked Winter Ferry and Letters to Ann. They "
+        "We recommend The Glass Harbour because you {verb} Winter Ferry and Letters to Ann. They "
         "share the genres Drama and Romance.",
     ),
     (
         {
-            "liked": ["Dead Reckoning"],
+            "{verb}": ["Dead Reckoning"],
             "shared directors": ["Paul Orr"],
             "recommended": ["Night Convoy"],
         },
-        "We recommend Night Convoy because you liked Dead Reckoning. They share the director Paul "
+        "We recommend Night Convoy because you {verb} Dead Reckoning. They share the director Paul "
         "Orr.",
     ),
     (
-        {"liked": ["Long Division"], "recommended": ["The Ninth Wave"]},
-        "We recommend The Ninth Wave because you liked Long Division.",
+        {"{verb}": ["Long Division"], "recommended": ["The Ninth Wave"]},
+        "We recommend The Ninth Wave because you {verb} Long Division.",
     ),
     (
         {
-            "liked": ["The Baker", "Sunday Bread"],
+            "{verb}": ["The Baker", "Sunday Bread"],
             "shared genres": ["Comedy"],
             "recommended": ["Apple Street"],
         },
-        "We recommend Apple Street because you liked The Baker and Sunday Bread. They share the "
+        "We recommend Apple Street because you {verb} The Baker and Sunday Bread. They share the "
         "genre Comedy.",
     ),
 )
@@ -83,6 +84,10 @@ class Explainer:
         A row an item, with `item`, `title`, and columns of what items may have in common.
     noun : str, default "item"
         What the items are, such as "film" or "book".
+    verb : str, default "liked"
+        What people did with the items of their history: "liked", "watched", "read", "heard",
+        "played", "bought", "took", "rated" or "visited". Where a history has also what was taken
+        and not liked, "liked" would be no fact.
     columns : sequence of str, optional
         What items may have in common: texts or lists of texts. By default those of `genres`,
         `directors`, `cast`, `authors`, `tags`, `brand` and `category` that there are.
@@ -112,6 +117,7 @@ class Explainer:
         items: pd.DataFrame,
         *,
         noun: str = "item",
+        verb: str = "liked",
         columns: Sequence[str] | None = None,
         most: int = 2,
         max_new_tokens: int = 60,
@@ -124,14 +130,23 @@ class Explainer:
         for name in ("item", "title", *wanted):
             if name not in held:
                 raise ValueError(f"items has no column {name!r}; its columns are {held}.")
+        if verb not in roles.DONE:
+            raise ValueError(f"verb must be one of {', '.join(sorted(roles.DONE))}, got {verb!r}.")
         self.noun = checked_noun(noun)
+        self.verb = verb
         self.columns = wanted
         self.most = most
         rows = rows_of(items[["item", "title", *wanted]])
         self._rows: dict[Any, dict[str, Any]] = {
             row["item"]: with_readable_title(row) for row in rows
         }
-        shown = [(told(facts), text) for facts, text in _EXAMPLES]
+        shown = [
+            (
+                told({name.replace("{verb}", verb): value for name, value in facts.items()}),
+                text.replace("{verb}", verb),
+            )
+            for facts, text in _EXAMPLES
+        ]
         self._writer = Writer(
             model,
             Prompting(_SYSTEM.format(noun=noun), shown, max_new_tokens),
@@ -163,7 +178,7 @@ class Explainer:
             An item is not among `items`.
         """
         facts = [self.facts(one) for one in explanations]
-        asked = [row for row, one in enumerate(facts) if "liked" in one]
+        asked = [row for row, one in enumerate(facts) if self.verb in one]
         completions = [""] * len(facts)
         written = self._writer.completions([told(facts[row]) for row in asked])
         for row, completion in zip(asked, written, strict=True):
@@ -172,7 +187,7 @@ class Explainer:
             judged(
                 completion,
                 {"noun": self.noun, **one},
-                partial(_template, one, explanation.kind),
+                partial(_template, one, self.verb, explanation.kind),
                 _SENTENCES,
             )
             for completion, one, explanation in zip(completions, facts, explanations, strict=True)
@@ -195,8 +210,8 @@ class Explainer:
         for count in range(len(sources), 0, -1):
             shared = self._shared([item, *sources[:count]])
             if shared:
-                return {"liked": [one["title"] for one in sources[:count]]} | shared | found
-        return {"liked": [one["title"] for one in sources]} | found
+                return {self.verb: [one["title"] for one in sources[:count]]} | shared | found
+        return {self.verb: [one["title"] for one in sources]} | found
 
     def _row(self, item: Any) -> dict[str, Any]:
         if item not in self._rows:
@@ -215,14 +230,14 @@ class Explainer:
         return {name: texts[: self.most] for name, texts in found.items() if texts}
 
 
-def _template(facts: Facts, kind: str) -> str:
+def _template(facts: Facts, verb: str, kind: str) -> str:
     """The same without a model: the reason, and the first of what is shared."""
     begin = f"We recommend {facts['recommended'][0]}"
     if kind == "neighbour":
         return f"{begin} because people whose histories are like yours took it."
-    if "liked" not in facts:
+    if verb not in facts:
         return f"{begin}."
-    reason = f"{begin} because you liked {joined(facts['liked'])}."
+    reason = f"{begin} because you {verb} {joined(facts[verb])}."
     shared = [name for name in facts if name.startswith("shared ")]
     if not shared:
         return reason

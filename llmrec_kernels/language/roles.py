@@ -29,12 +29,14 @@ _ROLES = {
         "star stars starred starring cast actor actors",
     ),
     "write": _role("author authors writer writers", "author authors writer writers written wrote"),
-    "like": _role("liked", "liked enjoyed watched"),
+    # What someone did with items: only the word that the fact itself has.
+    "did": _role(*["liked watched read heard played bought took rated visited"] * 2),
     "recommend": _role(
         "recommended",
         "recommend recommends recommended recommendation suggest suggested enjoy",
     ),
 }
+DONE = _ROLES["did"].words
 WORDS = frozenset(word for role in _ROLES.values() for word in role.words)
 # "A film by ..." names who made it: one of these.
 _MAKERS = ("direct", "write")
@@ -55,13 +57,15 @@ class Roles:
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        self._roles: set[str] = set()
+        self._roles: dict[str, frozenset[str]] = {}  # with the words that say so
         self._labels: dict[str, str] = {}  # by a form of a word in the name of a fact
         self._roles_of: dict[tuple[str, ...], set[str]] = {}
         for key, values in texts.items():
             parts = {word.plain for word in words(key)}
             own = [name for name, role in _ROLES.items() if parts & role.keys]
-            self._roles.update(own)
+            for name in own:
+                said = parts if name == "did" else _ROLES[name].words
+                self._roles[name] = self._roles.get(name, frozenset()) | said
             if key == "title":
                 continue  # what all is said of: "directed Alien" and "stars in Alien"
             if not own:
@@ -75,7 +79,7 @@ class Roles:
 
     def neutral(self) -> frozenset[str]:
         """Words of the roles that the facts have."""
-        return frozenset(word for name in self._roles for word in _ROLES[name].words)
+        return frozenset(word for said in self._roles.values() for word in said)
 
     def misplaced(self, said: list[Word], sentence: str) -> Iterator[str]:
         """Names that a sentence gives another part than the facts do."""
@@ -132,4 +136,4 @@ class Roles:
         return None
 
     def _said(self, word: Word) -> str | None:
-        return next((name for name in self._roles if word.plain in _ROLES[name].words), None)
+        return next((name for name, said in self._roles.items() if word.plain in said), None)

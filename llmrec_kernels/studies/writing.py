@@ -82,7 +82,10 @@ def _explained(
     best = recommender.recommend(users, k=1)
     pairs = zip(best.user.tolist(), best.item.tolist(), strict=True)
     reasons = [recommender.explain(user, item) for user, item in pairs]
-    explainer = Explainer(model, items, noun="film", cache_dir=False, progress=False)
+    # Histories have what was rated low, too.
+    explainer = Explainer(
+        model, items, noun="film", verb="watched", cache_dir=False, progress=False
+    )
     begun = time.perf_counter()
     written = explainer.explain_all(reasons)
     seconds = time.perf_counter() - begun
