@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -186,19 +187,34 @@ def _best_device() -> torch.device:
 
 
 @contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Let these loggers say nothing below an error."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+
+
+@contextmanager
 def reading(files: ModelFiles) -> Iterator[None]:
     """Silence the bars and reports of transformers, and name the model in what it raises."""
     from transformers.utils import logging as transformers_logging
 
-    logging: Any = transformers_logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    own: Any = transformers_logging
+    verbosity, bars = own.get_verbosity(), own.is_progress_bar_enabled()
+    own.set_verbosity_error()
     if bars:
-        logging.disable_progress_bar()
+        own.disable_progress_bar()
     # The bar of the conversion from GGUF heeds none of these settings.
     quiet = nullcontext() if files.gguf is None else redirect_stderr(io.StringIO())
     try:
-        with quiet:
+        # transformers imports torchao where it is, which tells what it could not load for GPUs.
+        with quiet, _silent("torchao", "torch.utils._pytree"):
             yield
     # safetensors, tokenizers and transformers share no class of error.
     except Exception as error:
@@ -207,6 +223,6 @@ def reading(files: ModelFiles) -> Iterator[None]:
             f"{' '.join(str(error).split())} (TextEncoder never runs code that comes with a model.)"
         ) from error
     finally:
-        logging.set_verbosity(verbosity)
+        own.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            own.enable_progress_bar()
