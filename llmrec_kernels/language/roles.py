@@ -63,9 +63,9 @@ class Roles:
         for key, values in texts.items():
             parts = {word.plain for word in words(key)}
             own = [name for name, role in _ROLES.items() if parts & role.keys]
-            for name in own:
-                said = parts if name == "did" else _ROLES[name].words
-                self._roles[name] = self._roles.get(name, frozenset()) | said
+            for role in own:
+                said = parts if role == "did" else _ROLES[role].words
+                self._roles[role] = self._roles.get(role, frozenset()) | said
             if key == "title":
                 continue  # what all is said of: "directed Alien" and "stars in Alien"
             if not own:
