@@ -16,6 +16,7 @@ from llmrec_kernels.recommenders import (
     PopularityRecommender,
     SequenceRecommender,
     TextRatingRegressor,
+    TwoTowerRecommender,
     UserKNNRecommender,
 )
 from llmrec_kernels.recommenders.features import FeatureEncoder
@@ -88,6 +89,15 @@ RECOMMENDERS = {
     "text ratings, features": lambda: TextRatingRegressor(
         features(), dim=3, hidden=4, training={"epochs": 2}
     ),
+    "towers": lambda: TwoTowerRecommender(
+        embeddings=VECTORS, dim=4, training={"epochs": 2, "batch_size": 4}
+    ),
+    "towers, features": lambda: TwoTowerRecommender(
+        features(), dim=4, hidden=3, training={"epochs": 2}
+    ),
+    "towers, ratings": lambda: TwoTowerRecommender(
+        Letters(), dim=4, loss="rating", training={"epochs": 2}
+    ),
     "sequence": lambda: SequenceRecommender(
         embeddings=VECTORS, dim=4, layers=1, max_length=5, training={"epochs": 2}
     ),
@@ -131,6 +141,8 @@ READ_TEXT = {
     "aligned from texts",
     "aligned, features",
     "text ratings, features",
+    "towers, features",
+    "towers, ratings",
     "sequence from texts",
     "hybrid",
     "hybrid, everything",
@@ -138,7 +150,7 @@ READ_TEXT = {
     "hybrid of a hybrid",
 }
 # They learn what makes ratings differ, and so refuse those that are all alike.
-DIFFERING = {"text ratings", "text ratings, features"}
+DIFFERING = {"text ratings", "text ratings, features", "towers, ratings"}
 
 
 def name(code):

@@ -10,7 +10,7 @@ from recommender_cases import N_ITEMS, RECOMMENDERS, make_interactions, make_ite
 from llmrec_kernels.recommenders import UnsupportedError
 
 SILENT = {"popularity", "content, private"}
-HISTORY = {"content", "item knn", "ease", "als", "aligned", "text ratings", "sequence"}
+HISTORY = {"content", "item knn", "ease", "als", "aligned", "text ratings", "sequence", "towers"}
 
 
 @pytest.fixture(params=sorted(RECOMMENDERS.keys() - SILENT))
@@ -57,7 +57,7 @@ def test_the_shares_add_up_to_what_they_are_shares_of(fitted, which, user):
             assert set(why.blocks) == {"taste", "popularity"}
             assert total == pytest.approx(why.blocks["taste"], abs=1e-6)
             assert sum(why.blocks.values()) == pytest.approx(score, abs=1e-5)
-        elif which.startswith(("text ratings", "sequence")):  # of the taste, beside a baseline
+        elif which.startswith(("text ratings", "sequence", "towers")):  # beside a baseline
             assert set(why.blocks) == {"taste", "baseline"}
             assert total == pytest.approx(why.blocks["taste"], abs=1e-6)
             assert sum(why.blocks.values()) == pytest.approx(score, abs=1e-5)

@@ -15,6 +15,7 @@ from llmrec_kernels.recommenders.results import Explanation, Recommendations, Si
 from llmrec_kernels.recommenders.saving import ModelFormatError
 from llmrec_kernels.recommenders.sequence import SequenceRecommender
 from llmrec_kernels.recommenders.text_ratings import TextRatingRegressor
+from llmrec_kernels.recommenders.two_tower import TwoTowerRecommender
 from llmrec_kernels.recommenders.user_knn import UserKNNRecommender
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SequenceRecommender",
     "SimilarItems",
     "TextRatingRegressor",
+    "TwoTowerRecommender",
     "UnsupportedError",
     "UserKNNRecommender",
 ]
