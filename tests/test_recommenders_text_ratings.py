@@ -20,6 +20,7 @@ from recommender_cases import (
 from small_histories import real
 
 from llmrec_kernels.datasets import movielens_100k
+from llmrec_kernels.encoders import TextEncoder, bundled_encoder_path
 from llmrec_kernels.evaluation import cold_item_split, compare_paired, evaluate_ratings
 from llmrec_kernels.recommenders import FeatureEncoder, Recommender, TextRatingRegressor
 from llmrec_kernels.recommenders.rating_networks import RatingNetwork, Ratings, Sums, Told
@@ -231,3 +232,75 @@ def test_a_checkpoint_is_no_part_of_a_saved_model(tmp_path):
 def test_an_option_out_of_its_range_is_named(option, bad):
     with pytest.raises((ValueError, TypeError), match=option):
         made(**{option: bad})
+
+
+SENTENCES = pd.DataFrame(
+    {
+        "item": range(12),
+        "text": [
+            *(f"A love story by the sea, part {part}." for part in range(6)),
+            *(f"A war between robots in space, part {part}." for part in range(6)),
+        ],
+    }
+)
+
+
+def opinions():
+    """Users of two kinds on the first five films of each kind."""
+    pairs = [(user, film) for user in range(12) for film in range(12) if film % 6 < 5]
+    seen = pd.DataFrame(pairs, columns=["user", "item"])
+    liked = (seen.user % 2 == 0) == (seen.item < 6)
+    return seen.assign(rating=np.where(liked, 5.0, 1.0) - (seen.item + seen.user) % 2 / 2)
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def tuned(request):
+    if request.param == "lora":
+        pytest.importorskip("peft")
+    encoder = TextEncoder(bundled_encoder_path(), cache_dir=False)
+    before = encoder.encode(SENTENCES.text.tolist())
+    training = {"epochs": 2, "batch_size": 4, "seed": 1}
+    model = TextRatingRegressor(encoder, dim=2, tune=request.param, training=training)
+    model.fit(opinions(), SENTENCES)
+    return model, before
+
+
+def test_a_language_model_that_is_tuned_moves_and_the_encoder_stays(tuned):
+    model, before = tuned
+    assert torch.equal(model.encoder.encode(SENTENCES.text.tolist()), before)
+    moved = model._reader.encoder.encode(SENTENCES.text.tolist())
+    difference = (torch.nn.functional.normalize(before) - moved).norm(dim=1)
+    assert (difference > 1e-3).all()
+    lora = model.tune == "lora"
+    assert all(("lora_" in name) is lora for name in model._learned.tuned)
+
+
+def test_a_text_is_read_by_the_tuned_model_as_the_items_were(tuned):
+    model, _ = tuned
+    for code in (0, 11):
+        told = model._network.items(model._reader.place(SENTENCES.text[code]))
+        np.testing.assert_allclose(told.bias, model._learned.expected[[code]], atol=1e-5)
+        np.testing.assert_allclose(told.taste[0], model._learned.items.data[code, :2], atol=1e-5)
+
+
+def test_a_tuned_model_answers_the_same_when_it_is_loaded(tuned, tmp_path):
+    model, _ = tuned
+    model.save(tmp_path)
+    loaded = Recommender.load(tmp_path)
+    for ask in (
+        lambda one: one.recommend([0, 1], k=3),
+        lambda one: one.recommend_from_text("love"),
+    ):
+        assert table(ask(loaded)) == table(ask(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "tune is 'full' but there is embeddings; expected a TextEncoder"),
+        ({"embeddings": None, "encoder": Letters()}, "there is a Letters; expected a TextEncoder"),
+    ],
+)
+def test_without_a_language_model_there_is_nothing_to_tune(options, said):
+    with pytest.raises(ValueError, match=said):
+        made(tune="full", **options)

@@ -17,15 +17,15 @@ over the other ratings is that over all less one term: an epoch costs no more th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import xxhash
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llmrec_kernels.recommenders.history import Lists
+from llmrec_kernels.recommenders.tuning import Language
 
 _DROPOUT = 0.3  # of what is known of an item
 _UNSEEN = 0.3  # of users with texts, whose other ratings are hidden: for those who have none
@@ -92,10 +92,20 @@ class RatingNetwork(nn.Module):
         Units between the two; None: a linear head.
     user_width : int
         Dimensions of a user's vector; 0: nothing is said of users.
+    language : Language, optional
+        The language model that makes the vectors of items, where it is trained too.
     """
 
-    def __init__(self, width: int, dim: int, hidden: int | None, user_width: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        dim: int,
+        hidden: int | None,
+        user_width: int,
+        language: Language | None = None,
+    ) -> None:
         super().__init__()
+        self.language = language
         # No layer has a bias: of what nothing is known, nothing is said.
         last = nn.Linear(width if hidden is None else hidden, dim + 1, bias=False)
         between: list[nn.Module] = []
@@ -118,6 +128,21 @@ class RatingNetwork(nn.Module):
             network = RatingNetwork(layers[0].shape[1], outputs - 1, hidden, user_width)
         network.load_state_dict(dict(weights))
         return network.eval().requires_grad_(False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the heads, by the names of a `state_dict`."""
+        heads = ("of_items.", "of_users", "shift", "worth")
+        return {name: one for name, one in self.state_dict().items() if name.startswith(heads)}
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """All parameters that are trained, with their learning rates."""
+        language = [] if self.language is None else list(self.language.tuned().values())
+        own = {id(one) for one in language}
+        heads = [one for one in self.parameters() if one.requires_grad and id(one) not in own]
+        groups: list[dict[str, Any]] = [{"params": heads}]
+        if self.language is not None:
+            groups.append({"params": language, "lr": self.language.rate * rate})
+        return groups
 
     def items(self, vectors: Tensor) -> Told:
         """What the vectors of items say, [n, width]."""
@@ -142,103 +167,27 @@ class RatingNetwork(nn.Module):
         `items` has a row for each rating, `users` one for each user.
         """
         own = ratings.owners
-        terms = _terms(ratings, items)
-        sums = _sums(own, terms, len(users.bias))
+        terms = terms_of(ratings, items)
+        sums = summed(own, terms, len(users.bias))
         others = Sums(*(total[own] - one for total, one in zip(sums, terms, strict=True)))
         if self.training and len(self.of_users):
             seen = torch.rand(len(users.bias)) >= _UNSEEN
             others = others.times(seen[own])
         user = self.combined(Told(users.bias[own], users.taste[own]), others)
-        return _predicted(user, items)
+        return predicted(user, items)
 
 
-class RatingTask:
-    """What is learned: heads that predict ratings of items that are not in a history.
-
-    Parameters
-    ----------
-    network : RatingNetwork
-        The heads.
-    vectors : Tensor, [N, width] float32
-        Of the items.
-    users : Tensor, [U, user_width] float32
-        Of the users.
-    ratings : Ratings
-        To learn from, at least one.
-    held_out : Ratings
-        Of other items, to see when to stop; none: train all epochs.
-    """
-
-    def __init__(
-        self,
-        network: RatingNetwork,
-        vectors: Tensor,
-        users: Tensor,
-        ratings: Ratings,
-        held_out: Ratings,
-    ) -> None:
-        self.network: nn.Module = network
-        self._heads = network
-        self._vectors, self._users = vectors, users
-        self._ratings, self._held_out = ratings, held_out
-        self._who = ratings.owners.unique()
-        self.size = len(self._who)
-
-    def loss(self, examples: Tensor) -> Tensor:
-        """The squared errors of some users' ratings, over the ratings that as many users have."""
-        users = self._who[examples]
-        ratings = self._ratings.of(users)
-        items = _of_each(self._heads, self._vectors, ratings)
-        predicted = self._heads.left_out(ratings, items, self._heads.users(self._users[users]))
-        # Not over their own number of ratings: each rating counts alike, whoever is drawn with it.
-        usual = len(self._ratings.items) / self.size
-        return (ratings.values - predicted).square().sum() / (usual * len(examples))
-
-    def validate(self) -> float | None:
-        """The RMSE of ratings of items that are not learned from."""
-        held_out = self._held_out
-        if not len(held_out.items):
-            return None
-        items = self._heads.items(self._vectors)
-        said = self._heads.users(self._users)
-        of_ratings = Told(items.bias[self._ratings.items], items.taste[self._ratings.items])
-        terms = _terms(self._ratings, of_ratings)
-        users = self._heads.combined(said, _sums(self._ratings.owners, terms, len(self._users)))
-        user = Told(users.bias[held_out.owners], users.taste[held_out.owners])
-        item = Told(items.bias[held_out.items], items.taste[held_out.items])
-        return float((held_out.values - _predicted(user, item)).square().mean().sqrt())
-
-    def identity(self) -> dict[str, str | int | float]:
-        """What a checkpoint must have alike."""
-        digest = xxhash.xxh3_64()
-        for one in (self._vectors, self._users, *self._ratings, *self._held_out):
-            digest.update(one.contiguous().numpy().data)
-        shapes = [list(one.shape) for one in self.network.state_dict().values()]
-        return {
-            "architecture": f"RatingNetwork {shapes}",
-            "items": len(self._vectors),
-            "data": digest.hexdigest(),
-        }
-
-
-def _of_each(network: RatingNetwork, vectors: Tensor, ratings: Ratings) -> Told:
-    """What is said of the item of each rating."""
-    places, rows = ratings.items.unique(return_inverse=True)
-    told = network.items(vectors[places])
-    return Told(told.bias[rows], told.taste[rows])
-
-
-def _terms(ratings: Ratings, items: Told) -> Sums:
+def terms_of(ratings: Ratings, items: Told) -> Sums:
     """What each rating adds to the sums of its user."""
     rest = ratings.values - items.bias
     return Sums(torch.ones_like(rest), rest, rest[:, None] * items.taste, items.taste)
 
 
-def _sums(owners: Tensor, terms: Sums, count: int) -> Sums:
+def summed(owners: Tensor, terms: Sums, count: int) -> Sums:
     """The terms of each user added up."""
     return Sums(*(one.new_zeros(count, *one.shape[1:]).index_add(0, owners, one) for one in terms))
 
 
-def _predicted(users: Told, items: Told) -> Tensor:
+def predicted(users: Told, items: Told) -> Tensor:
     """Predictions of pairs, less μ."""
     return users.bias + items.bias + (users.taste * items.taste).sum(dim=1)

@@ -2,7 +2,7 @@
 
 Biases know of an item what its ratings say, and of a new item nothing. A text says how well the
 like of it are rated, and by whom. Linear heads (or small networks) over the centred embeddings of
-items and of users are learned from ratings (`rating_networks.py`):
+items and of users are learned from ratings (`rating_training.py`):
 
     r̂_ui = μ + b_u + β_i + δ_i + p_u · q_i
     b_u = (λ_b τ_u + Σ_h e_h) / (λ_b + n_u),   p_u = (λ_p t_u + Σ_h (e_h - b_u) q_h) / (λ_p + n_u)
@@ -26,25 +26,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmrec_kernels.encoders import TextEncoder
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.ragged import Ragged
-from llmrec_kernels.recommenders import space, user_texts
-from llmrec_kernels.recommenders.answering import Fitted, Given
+from llmrec_kernels.recommenders import frames, space, tuning, user_texts
+from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedError
 from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.profiles import Bags
 from llmrec_kernels.recommenders.rating_networks import (
     RatingNetwork,
     Ratings,
-    RatingTask,
     Sums,
     Told,
 )
+from llmrec_kernels.recommenders.rating_training import Known, beyond_texts, held_out, trained
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
 from llmrec_kernels.recommenders.space import Reader
+from llmrec_kernels.recommenders.tuning import Language, TunedEncoder
 from llmrec_kernels.recommenders.vectors import VectorRecommender
-from llmrec_kernels.training import Training, TrainingReport, train
+from llmrec_kernels.training import Training, TrainingReport
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -52,9 +54,6 @@ if TYPE_CHECKING:
 
     from llmrec_kernels.recommenders.saving import Helpers
 
-_PRIOR = 5.0  # λ_i: ratings that an item needs before they count as much as its text
-_HELD_OUT = 0.1  # of the items: to see when training is to stop
-_USERS_AT_ONCE = 1024
 _TRAINING = Training(epochs=40, batch_size=64, learning_rate=5e-3, patience=4)
 
 
@@ -65,14 +64,16 @@ class RatedTexts(NamedTuple):
     expected: Tensor  # [N] float32: β
     users: Tensor  # [U, 1 + k] float32: τ and t; no rows where nothing is said of users
     mean: float  # of the ratings
-    weights: dict[str, Tensor]  # of the network
-    reader: Reader
+    weights: dict[str, Tensor]  # of the heads
+    tuned: dict[str, Tensor]  # of the language model, where it was trained too
+    reader: Reader  # with the encoder as it came
 
 
 class TextRatingRegressor(VectorRecommender[RatedTexts]):
     """Predict ratings from the texts of items and of users, and recommend what is rated high.
 
-    A score is a predicted rating that is not cut to the range of the ratings; `predict` cuts it.
+    A score is a predicted rating that is not cut to the range of the ratings; `predict` cuts it. It
+    is made for the error of ratings, not for lists: what people take is another matter.
     Training holds a tenth of the items out, to stop when these are predicted no better.
 
     Parameters
@@ -86,6 +87,11 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         Dimensions of tastes.
     hidden : int, optional
         Units of a layer between text and taste. None: a linear map.
+    tune : "frozen", "full" or "lora"
+        Whether the language model under the encoder, a `TextEncoder`, is trained with the heads:
+        all its weights, or adapters beside them, which needs `peft`. The encoder itself stays as it
+        is. A step reads 16 texts anew, and takes the others' vectors as they were last read; when
+        that is done, the heads are trained once more.
     training : Training or dictionary, optional
         How the heads are trained; an example is a user with all their ratings. By default up to 40
         epochs of 64 users a step.
@@ -93,8 +99,8 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
     Attributes
     ----------
     training_report : TrainingReport or None
-        What came of the training; None before `fit`, where there was nothing to train on, and
-        after `load`.
+        What came of the training, with `tune` of the first one; None before `fit`, where there was
+        nothing to train on, and after `load`.
 
     Raises
     ------
@@ -127,12 +133,26 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         embeddings: Any = None,
         dim: int = 32,
         hidden: int | None = None,
+        tune: str = "frozen",
         training: Training | dict[str, Any] | None = None,
     ) -> None:
         self._embeddings = space.checked_encoder(encoder, embeddings)
         self.encoder = encoder
         self.dim = checks.positive_int("dim", dim)
         self.hidden = None if hidden is None else checks.positive_int("hidden", hidden)
+        checks.choice("tune", tune, tuning.TUNINGS)
+        self.tune = tune
+        if tune != "frozen" and not isinstance(encoder, TextEncoder | Absent):
+            given = "embeddings" if encoder is None else f"a {type(encoder).__name__}"
+            raise ValueError(
+                f"tune is {tune!r} but there is {given}; expected a TextEncoder as encoder, whose "
+                "language model can be trained"
+            )
+        if tune != "frozen" and embeddings is not None:
+            raise ValueError(
+                f"tune is {tune!r} but embeddings are given, which no training changes; leave them "
+                "out"
+            )
         self.training = Training.of(training, _TRAINING)
         self.training_report: TrainingReport | None = None
 
@@ -214,16 +234,25 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         )
         users = self._described(given)
         mean = float(rating.mean()) if len(rating) else 0.0
-        network = _begun(vectors.shape[1], self.dim, self.hidden, users.shape[1], self.training)
-        report = None
-        if len(rating):
-            kept = ~_drawn(given.history.popularity, self.training.seed)[histories.rows["item"]]
-            parts = (Ratings.read(histories, mean, some) for some in (kept, ~kept))
-            report = train(RatingTask(network, vectors, users, *parts), self.training)
+        out = held_out(given.history.popularity, self.training.seed)[histories.rows["item"]]
+        parts = (Ratings.read(histories, mean, some) for some in (~out, out))
+        known, shape = Known(users, *parts), (self.dim, self.hidden)
+        tuned: dict[str, Tensor] = {}
+        if self.tune != "frozen" and len(rating):
+            language = self._language(given, reader)
+            _, report = trained(vectors, known, shape, self.training, language)
+            tuned = {name: one.detach() for name, one in language.tuned().items()}
+            encoded = space.encoded(language.eval(), frames.texts(given.items))
+            vectors, now = space.placed(encoded, True, None)
+            reader = reader._replace(mean=now.mean)
+            # The heads saw vectors of many moments: they learn once more, of those there are now.
+            again = self.training._replace(checkpoint=None)
+            network, _ = trained(vectors, known, shape, again)
+        else:
+            network, report = trained(vectors, known, shape, self.training)
         with torch.no_grad():
-            network.eval()
             items, said = network.items(vectors), network.users(users)
-            beyond = _beyond(network, Ratings.read(histories, mean), items, said)
+            beyond = beyond_texts(network, Ratings.read(histories, mean), items, said)
         own = torch.stack([torch.ones_like(beyond), items.bias + beyond], dim=1)
         told = torch.cat([said.bias[:, None], said.taste], dim=1)
         self.training_report = report
@@ -232,9 +261,20 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
             items.bias,
             told if users.shape[1] else told[:0],
             mean,
-            network.state_dict(),
+            network.weights(),
+            tuned,
             reader,
         )
+
+    def _language(self, given: Given, reader: Reader) -> Language:
+        """The language model to train, which knows the texts of the items."""
+        if not isinstance(self.encoder, TextEncoder):
+            raise UnsupportedError("the language model is not to be had here: give its encoder")
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(self.training.seed)
+            language = Language(self.encoder, self.tune)
+        language.read(frames.texts(given.items), reader.mean)
+        return language
 
     def _described(self, given: Given) -> Tensor:
         """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
@@ -250,6 +290,10 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
     def _take(self, learned: RatedTexts, fitted: Fitted) -> None:
         super()._take(learned, fitted)
         self._network = RatingNetwork.of_weights(learned.weights)
+        self._reader, encoder = learned.reader, learned.reader.encoder
+        if learned.tuned and isinstance(encoder, TextEncoder):
+            tuned = TunedEncoder(encoder, self.tune, learned.tuned)
+            self._reader = self._reader._replace(encoder=tuned)
 
     def _options(self) -> dict[str, Any]:
         options = self._arguments_but("encoder", "embeddings")
@@ -312,11 +356,11 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         return self._of(self._profile(self._users(histories)), pairs)
 
     def _reads(self) -> bool:
-        return self._learned.reader.reads
+        return self._reader.reads
 
     def _text_profile(self, text: str, liked: Lists) -> Tensor:
         """The text counts as one more item, with the highest rating there is."""
-        place = self._learned.reader.place(text)
+        place = self._reader.place(text)
         if not place.any() and not len(liked.rows):
             return place.new_zeros(1, self.dim + 2)
         told, sums = self._network.items(place), self._sums(liked)
@@ -325,35 +369,3 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
             one = Sums(torch.ones_like(rest), rest, rest[:, None] * told.taste, told.taste)
             sums = Sums(*(total + more for total, more in zip(sums, one, strict=True)))
         return self._profile(self._network.combined(self._said(liked), sums))
-
-
-def _begun(
-    width: int, dim: int, hidden: int | None, user_width: int, training: Training
-) -> RatingNetwork:
-    """A network before training, the same for one seed."""
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(training.seed)
-        return RatingNetwork(width, dim, hidden, user_width)
-
-
-def _drawn(popularity: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Which items are held out in training, [N]: a tenth of those that have ratings."""
-    rated = np.flatnonzero(popularity)
-    count = int(len(rated) * _HELD_OUT)
-    drawn = np.zeros(len(popularity), dtype=bool)
-    drawn[np.random.default_rng(seed).choice(rated, count, replace=False)] = count > 0
-    return drawn
-
-
-def _beyond(network: RatingNetwork, ratings: Ratings, items: Told, users: Told) -> Tensor:
-    """What the ratings of each item say beyond its text, [N]: δ."""
-    total, count = torch.zeros(2, len(items.bias), dtype=torch.float64)
-    for some in torch.arange(len(users.bias)).split(_USERS_AT_ONCE):
-        part = ratings.of(some)
-        told = Told(items.bias[part.items], items.taste[part.items])
-        said = Told(users.bias[some], users.taste[some])
-        rest = part.values - network.left_out(part, told, said)
-        total.index_add_(0, part.items, rest.double())
-        count.index_add_(0, part.items, torch.ones_like(rest, dtype=torch.float64))
-    beyond: Tensor = total / (_PRIOR + count)
-    return beyond.float()
