@@ -140,19 +140,8 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         self.encoder = encoder
         self.dim = checks.positive_int("dim", dim)
         self.hidden = None if hidden is None else checks.positive_int("hidden", hidden)
-        checks.choice("tune", tune, tuning.TUNINGS)
+        tuning.check(tune, encoder, embeddings)
         self.tune = tune
-        if tune != "frozen" and not isinstance(encoder, TextEncoder | Absent):
-            given = "embeddings" if encoder is None else f"a {type(encoder).__name__}"
-            raise ValueError(
-                f"tune is {tune!r} but there is {given}; expected a TextEncoder as encoder, whose "
-                "language model can be trained"
-            )
-        if tune != "frozen" and embeddings is not None:
-            raise ValueError(
-                f"tune is {tune!r} but embeddings are given, which no training changes; leave them "
-                "out"
-            )
         self.training = Training.of(training, _TRAINING)
         self.training_report: TrainingReport | None = None
 

@@ -9,6 +9,7 @@ Source: E. Hu et al., LoRA: low-rank adaptation of large language models, ICLR 2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from torch.nn.functional import normalize
 
 from llmrec_kernels.encoders import TextEncoder
 from llmrec_kernels.encoders.pooling import pool
+from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders.answering import UnsupportedError
+from llmrec_kernels.recommenders.records import Absent
 
 TUNINGS = ("frozen", "full", "lora")
 _RATES = {"full": 2e-3, "lora": 5e-2}  # of the towers' learning rate: 2e-5 and 5e-4 of their 1e-2
@@ -126,6 +129,23 @@ class TunedEncoder:
                 ) from error
             self._language = language
         return self._language.encode(texts)
+
+
+def check(tune: str, encoder: Any, embeddings: Any) -> None:
+    """Refuse to tune what is no language model, or what nobody looks at."""
+    checks.choice("tune", tune, TUNINGS)
+    if tune == "frozen":
+        return
+    if not isinstance(encoder, TextEncoder | Absent):
+        given = "embeddings" if encoder is None else f"a {type(encoder).__name__}"
+        raise ValueError(
+            f"tune is {tune!r} but there is {given}; expected a TextEncoder as encoder, whose "
+            "language model can be trained"
+        )
+    if embeddings is not None:
+        raise ValueError(
+            f"tune is {tune!r} but embeddings are given, which no training changes; leave them out"
+        )
 
 
 def _adapt(model: nn.Module) -> None:

@@ -158,19 +158,8 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         self.dim = checks.positive_int("dim", dim)
         self.hidden = None if hidden is None else checks.positive_int("hidden", hidden)
         checks.choice("loss", loss, towers.LOSSES)
-        checks.choice("tune", tune, tuning.TUNINGS)
+        tuning.check(tune, encoder, embeddings)
         self.loss, self.tune, self._needs_ratings = loss, tune, loss == "rating"
-        if tune != "frozen" and not isinstance(encoder, TextEncoder | Absent):
-            given = "embeddings" if encoder is None else f"a {type(encoder).__name__}"
-            raise ValueError(
-                f"tune is {tune!r} but there is {given}; expected a TextEncoder as encoder, whose "
-                "language model can be trained"
-            )
-        if tune != "frozen" and embeddings is not None:
-            raise ValueError(
-                f"tune is {tune!r} but embeddings are given, which no training changes; leave them "
-                "out"
-            )
         self.temperature = _above("temperature", temperature)
         self.regularization = _above("regularization", regularization)
         self.popularity = checks.finite_number("popularity", popularity)
