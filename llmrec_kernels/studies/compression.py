@@ -69,7 +69,8 @@ def measured(data: Dataset, dtype: torch.dtype, compression: Compression) -> Mea
     begun = time.perf_counter()
     vectors = encoder.encode(data.items["text"].tolist())
     seconds = time.perf_counter() - begun
-    content, aligned = [], []
+    content: list[Report] = []
+    aligned: list[Report] = []
     for draw in draws(data):
         for model, reports in (
             (ContentRecommender(embeddings=vectors), content),
