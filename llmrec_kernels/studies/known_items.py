@@ -34,7 +34,8 @@ _HALF_LIVES = (None, 5.0, 10.0, 20.0, 40.0)
 _REGULARIZATIONS = (100.0, 200.0, 500.0, 1000.0)
 _SPLIT_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 _WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-_SEQUENCE_WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+_BESIDE_SEQUENCES = (0.0, 0.5, 1.0, 2.0)
+_SEQUENCE_WEIGHTS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 _WITH_SEQUENCE = "hybrid with sequence"
 
 
@@ -71,16 +72,20 @@ def choose(train: pd.DataFrame, items: pd.DataFrame) -> Chosen:
     return max(fused, key=lambda one: one[0])[1]
 
 
-def choose_sequence_weight(train: pd.DataFrame, items: pd.DataFrame, chosen: Chosen) -> float:
-    """How much sequences count beside the rest of a hybrid, by NDCG@10 on the same interactions."""
+def choose_weights(train: pd.DataFrame, items: pd.DataFrame, chosen: Chosen) -> dict[str, float]:
+    """How much neighbours and sequences count beside EASE, by NDCG@10 on the same interactions."""
     inner, held_out = leave_last_out(train)
-    model = chosen.with_sequence(1.0).fit(inner, items)
+    model = chosen.with_sequence({}).fit(inner, items)
 
-    def ndcg(weight: float) -> float:
-        model.set_weights({"items": chosen.items_weight, "sequence": weight})
-        return evaluate(model, inner, held_out, metrics=("ndcg",))["NDCG@10"]
+    def ndcg(weights: dict[str, float]) -> float:
+        return evaluate(model.set_weights(weights), inner, held_out, metrics=("ndcg",))["NDCG@10"]
 
-    return max(_SEQUENCE_WEIGHTS, key=ndcg)
+    tried = (
+        {"items": near, "sequence": next_}
+        for near in _BESIDE_SEQUENCES
+        for next_ in _SEQUENCE_WEIGHTS
+    )
+    return max(tried, key=ndcg)
 
 
 def leave_last(name: str) -> Study:
@@ -89,7 +94,7 @@ def leave_last(name: str) -> Study:
     train, test = leave_last_out(data.interactions)
     tuned = name == "ml-100k"
     chosen = choose(train, data.items) if tuned else models.CHOSEN
-    weight = choose_sequence_weight(train, data.items, chosen) if tuned else models.SEQUENCE_WEIGHT
+    weights = choose_weights(train, data.items, chosen) if tuned else models.WITH_SEQUENCE
     made = dict(models.BASELINES)
     if tuned:
         made["content, 3 interests"] = lambda: ContentRecommender(
@@ -104,7 +109,7 @@ def leave_last(name: str) -> Study:
     made[_RECENT] = lambda: EASERecommender(chosen.regularization, half_life=chosen.ease_half_life)
     made["sequence"] = models.sequence
     made["hybrid"] = chosen.model
-    made[_WITH_SEQUENCE] = lambda: chosen.with_sequence(weight)
+    made[_WITH_SEQUENCE] = lambda: chosen.with_sequence(weights)
     reports, seconds = {}, {}
     for label, make in made.items():
         reports[label], seconds[label] = _measured(make(), data, train, test)
@@ -127,7 +132,7 @@ def leave_last(name: str) -> Study:
         ]
     findings = _findings(reports, data.interactions)
     return Study(
-        f"Known items: {name}", _protocol(data, chosen, weight, tuned), tables, findings=findings
+        f"Known items: {name}", _protocol(data, chosen, weights, tuned), tables, findings=findings
     )
 
 
@@ -274,12 +279,13 @@ def _findings(reports: dict[str, Report], interactions: pd.DataFrame) -> str:
     )
 
 
-def _protocol(data: Dataset, chosen: Chosen, weight: float, tuned: bool) -> str:
+def _protocol(data: Dataset, chosen: Chosen, weights: dict[str, float], tuned: bool) -> str:
     how = (
         "chosen by NDCG@10 on each user's second-last interaction, with models fitted on what is "
         "before it: λ of EASE among 100, 200, 500 and 1000 together with its half-life among "
         "none, 5, 10, 20 and 40 interactions; then the half-life of item neighbours; then their "
-        "weight beside EASE among 0, .25, .5, 1 and 2; then that of sequence among .5, 1, 2 and 4. "
+        "weight beside EASE among 0, .25, .5, 1 and 2; with sequences, theirs among 0, .5, 1 and "
+        "2 together with that of sequences among 1, 2, 3, 4, 6 and 8. "
         "The last interaction was not looked at"
         if tuned
         else "those chosen on MovieLens-100K, not tuned here"
@@ -296,5 +302,6 @@ def _protocol(data: Dataset, chosen: Chosen, weight: float, tuned: bool) -> str:
         f"settings were {how}. *{_RECENT}* is the first part alone. *Sequence* is self-attention "
         "over the newest items of a history, whose vectors begin as MiniLM's of title and genres, "
         "with the defaults of `SequenceRecommender`, which were chosen on second-last interactions "
-        f"too; *{_WITH_SEQUENCE}* adds {weight:g} of it to the hybrid."
+        f"too; *{_WITH_SEQUENCE}* is that EASE, {weights['items']:g} of item neighbours and "
+        f"{weights['sequence']:g} of sequence."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -74,9 +74,8 @@ class Chosen(NamedTuple):
         """The hybrid with these settings, not yet fitted."""
         return HybridRecommender(self._parts(), weights={"items": self.items_weight})
 
-    def with_sequence(self, weight: float) -> HybridRecommender:
-        """The same and a network of sequences that counts so much, not yet fitted."""
-        weights = {"items": self.items_weight, "sequence": weight}
+    def with_sequence(self, weights: Mapping[str, float]) -> HybridRecommender:
+        """The same parts and a network of sequences, with other weights, not yet fitted."""
         return HybridRecommender(self._parts() | {"sequence": sequence()}, weights=weights)
 
     def _parts(self) -> dict[str, Recommender[Any]]:
@@ -90,7 +89,8 @@ class Chosen(NamedTuple):
 CHOSEN = Chosen(500.0, 5.0, 5.0, 0.5)
 
 
-SEQUENCE_WEIGHT = 2.0  # what `known_items.choose_sequence_weight` finds there; also held to
+# What `known_items.choose_weights` finds there, with a network of sequences beside these.
+WITH_SEQUENCE = {"items": 0.0, "sequence": 6.0}
 
 
 def sequence() -> SequenceRecommender:
