@@ -91,3 +91,18 @@ def test_ratings_of_films_that_nobody_has_rated_are_foretold_better_than_by_bias
     assert max(highs) < 0
     assert means.loc["texts", "RMSE"] <= 0.905
     assert means.loc["texts", "RMSE"] < min(means.loc[["biases", "means of users"], "RMSE"])
+
+
+def test_sequences_pass_ease_and_make_the_best_hybrid(films, last):
+    train, test = last
+    weights = known_items.choose_weights(train, films.items, models.CHOSEN)
+    assert weights == models.WITH_SEQUENCE
+    metrics = ("hit_rate", "ndcg")
+    with_sequence = models.CHOSEN.with_sequence(weights).fit(train, films.items)
+    best = evaluate(with_sequence, train, test, metrics=metrics)
+    hybrid = evaluate(models.hybrid().fit(train, films.items), train, test, metrics=metrics)
+    assert compare_paired(best, hybrid, "NDCG@10").low > 0
+    with_sequence.set_weights({"ease": 0.0, "items": 0.0})
+    alone = evaluate(with_sequence, train, test, metrics=metrics)
+    assert alone["HR@10"] >= 0.19  # EASE: .143
+    assert best["HR@10"] >= 0.22
