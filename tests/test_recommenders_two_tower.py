@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from recommender_cases import Letters, everything, make_interactions, make_items
+from small_histories import real
 
+from llmrec_kernels.datasets import movielens_100k
 from llmrec_kernels.encoders import TextEncoder, bundled_encoder_path
+from llmrec_kernels.evaluation import cold_item_split, evaluate
 from llmrec_kernels.recommenders import (
     FeatureEncoder,
     Recommender,
@@ -214,6 +217,17 @@ def test_new_items_are_where_ridge_regression_puts_them():
     placed = (x[cold] - x[own].mean(axis=0)) @ slope + y.mean(axis=0)
     np.testing.assert_allclose(known.items.data[cold], placed[:, :-1], atol=1e-5)
     np.testing.assert_allclose(known.level[cold], placed[:, -1], atol=1e-5)
+
+
+def test_real_films_that_nobody_rated_are_ranked_far_better_than_by_chance():
+    data = real(movielens_100k)
+    seen = data.interactions[data.interactions.user <= 300]
+    cold = np.random.default_rng(0).choice(1682, 336, replace=False) + 1
+    train, test = cold_item_split(seen, cold)
+    known = FeatureEncoder(categories=["genres", "year"])
+    model = TwoTowerRecommender(known, training={"epochs": 8}).fit(train, data.items)
+    report = evaluate(model, train, test, allow=cold, relevance=4, metrics=("ndcg",))
+    assert report["NDCG@10"] > 3 * 0.039  # of a random order
 
 
 def test_people_of_whom_only_words_are_known_get_what_people_of_such_words_like():
