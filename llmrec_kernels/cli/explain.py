@@ -63,7 +63,11 @@ def explain(
         elif output.suffix == ".json":
             record = _record(why, source.titles)
             if said is not None:
-                record |= {"text": said.text, "text_source": said.source, "refused": list(said.refused)}
+                record |= {
+                    "text": said.text,
+                    "text_source": said.source,
+                    "refused": list(said.refused),
+                }
             write_text(json.dumps(record, indent=1) + "\n", output)
         else:
             import pandas as pd

@@ -55,7 +55,7 @@ READS_IF_THERE = Model.sequence  # the texts of the items, where they are given
 _PARTS = {Model.ease: 1.0, Model.item_knn: 0.5, Model.content: 0.25}
 _PART_SETTINGS = {"ease.regularization": "500", "ease.half_life": "5", "item-knn.half_life": "5"}
 # Arguments that are no plain values, or that an option of the command line stands for.
-_NO_SETTINGS = ("encoder", "embeddings", "privacy", "parts", "weights", "adaptive")
+_NO_SETTINGS = ("encoder", "embeddings", "privacy", "parts", "weights", "adaptive", "augment")
 
 
 class Words(NamedTuple):

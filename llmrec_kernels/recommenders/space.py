@@ -55,7 +55,7 @@ class Reader(NamedTuple):
                 f"the encoder's vectors have {vector.shape[1]} dimensions; expected "
                 f"{len(self.mean)}, as the items have: give the encoder that encoded them"
             )
-        return _centred(normalize(vector, dim=1), self.mean)
+        return centred(vector, self.mean)
 
     @staticmethod
     def of_record(fields: dict[str, Any]) -> Reader:
@@ -100,6 +100,11 @@ def placed(vectors: Tensor, centre: bool, encoder: Encodes | None) -> tuple[Tens
     if centre and known.shape[0]:
         mean = known.mean(dim=0, dtype=torch.float64).float()
     return _centred(unit, mean), Reader(mean, encoder)
+
+
+def centred(vectors: Tensor, mean: Tensor) -> Tensor:
+    """Vectors of texts, [n, d], where they are among the items of a catalogue with this mean."""
+    return _centred(normalize(vectors, dim=1), mean)
 
 
 def encoded(encoder: Encodes, texts: list[str]) -> Tensor:

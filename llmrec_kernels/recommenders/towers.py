@@ -35,6 +35,7 @@ from torch.nn.functional import gelu, normalize, softplus
 
 from llmrec_kernels.recommenders.tower_data import Taken
 from llmrec_kernels.recommenders.tuning import Language
+from llmrec_kernels.recommenders.wordings import Wordings
 
 LOSSES = ("contrastive", "rating")
 PACE = 0.05  # of the head's learning rate: an item moves by its text as fast as by itself
@@ -158,6 +159,7 @@ class Given(NamedTuple):
     taken: Taken  # to learn from
     held_out: Taken  # to see when to stop
     users: Tensor  # [U, user_width] float32
+    wordings: Wordings | None = None  # of the items' texts, other than their own
 
 
 class TowerTask:
@@ -223,7 +225,8 @@ class TowerTask:
         """What a checkpoint must have alike."""
         digest = xxhash.xxh3_64()
         given = self._given
-        for one in (given.vectors, given.users, *given.taken, *given.held_out):
+        learned = (given.vectors, given.users, *given.taken, *given.held_out)
+        for one in (*learned, *(given.wordings or ())):
             digest.update(one.contiguous().numpy().data)
         shapes = [list(one.shape) for one in self.network.state_dict().values()]
         return {
@@ -240,7 +243,8 @@ class TowerTask:
         language = self._towers.language
         read = self._towers.read
         if language is None or read is None:
-            return self._given.vectors[places]
+            vectors, wordings = self._given.vectors, self._given.wordings
+            return vectors[places] if wordings is None else wordings.drawn(vectors, places)
         some = torch.randperm(len(places))[:_TEXTS]
         fresh: Tensor = language(places[some])
         vectors = read[places].index_put((some,), fresh)

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from llmrec_kernels.encoders import TextEncoder
+from llmrec_kernels.encoders.augment import Augments
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import (
@@ -39,6 +40,7 @@ from llmrec_kernels.recommenders import (
     towers,
     tuning,
     user_texts,
+    wordings,
 )
 from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedError
 from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
@@ -52,6 +54,7 @@ from llmrec_kernels.recommenders.tower_data import Taken
 from llmrec_kernels.recommenders.towers import Body, Towers, UserTower
 from llmrec_kernels.recommenders.tuning import Language, TunedEncoder
 from llmrec_kernels.recommenders.vectors import VectorRecommender
+from llmrec_kernels.recommenders.wordings import Wordings
 from llmrec_kernels.training import Training, TrainingReport, train
 
 if TYPE_CHECKING:
@@ -110,6 +113,9 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         Whether the language model under the encoder, a `TextEncoder`, is trained with the heads:
         all its weights, or adapters beside them, which needs `peft`. The encoder itself stays as it
         is.
+    augment : object with `views(texts)`, optional
+        Other wordings of the items' texts, to learn from more than there is: a `TokenDropout` or a
+        `Paraphraser`. It is not saved with the model, which does not need it any more.
     training : Training or dictionary, optional
         How the towers are trained; an example is a user with all they took.
 
@@ -151,6 +157,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         popularity: float = 1.0,
         regularization: float = 5.0,
         tune: str = "frozen",
+        augment: Augments | None = None,
         training: Training | dict[str, Any] | None = None,
     ) -> None:
         self._embeddings = space.checked_encoder(encoder, embeddings)
@@ -160,6 +167,8 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         checks.choice("loss", loss, towers.LOSSES)
         tuning.check(tune, encoder, embeddings)
         self.loss, self.tune, self._needs_ratings = loss, tune, loss == "rating"
+        wordings.check(augment, encoder, tune)
+        self.augment = augment
         self.temperature = _above("temperature", temperature)
         self.regularization = _above("regularization", regularization)
         self.popularity = checks.finite_number("popularity", popularity)
@@ -254,6 +263,9 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
             self.encoder, self._embeddings, given.items, len(given.item_ids), True
         )
         described = _described(given, reader)
+        others = None
+        if self.augment is not None:
+            others = wordings.wordings(self.augment, given.items, reader)
         mean = history.mean if self.loss == "rating" else None
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(self.training.seed)
@@ -270,7 +282,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         if len(taken.items):
             task = towers.TowerTask(
                 network,
-                towers.Given(vectors, taken, held_out, described),
+                towers.Given(vectors, taken, held_out, described, others),
                 loss=self.loss,
                 temperature=self.temperature,
                 regularization=self.regularization,
@@ -284,7 +296,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
             vectors, told = space.placed(encoded, True, None)
             reader = reader._replace(mean=told.mean)
         network = network.eval().requires_grad_(False)
-        learned = self._placed(network, vectors, history, report is not None)
+        learned = self._placed(network, vectors, others, history, report is not None)
         self.training_report = report
         return learned._replace(
             users=described @ network.of_users if described.shape[1] else described[:0, :0],
@@ -294,15 +306,29 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         )
 
     def _placed(
-        self, network: Towers, vectors: Tensor, history: History, trained: bool
+        self,
+        network: Towers,
+        vectors: Tensor,
+        others: Wordings | None,
+        history: History,
+        trained: bool,
     ) -> TowerItems:
-        """Where items are: by what was taken of them, else by what their vectors say."""
+        """Where items are: by what was taken of them, else by what their vectors say.
+
+        In the regression another wording is a row as the item's own is, and λ counts for as many
+        more.
+        """
         count = torch.from_numpy(history.popularity)
         features = network.body(vectors)
         own = network.items(vectors, torch.arange(len(vectors))) * trained
         if self.loss != "rating":
             own[:, -1] = tower_data.popularity(history)
-        slope, shift = ridge(features.double(), own.double(), count > 0, self.regularization)
+        rows, whose = features, torch.arange(len(vectors))
+        if others is not None:
+            rows = torch.cat([features, network.body(others.vectors)])
+            whose = torch.cat([whose, others.owners])
+        strength = self.regularization * len(whose) / len(vectors)
+        slope, shift = ridge(rows.double(), own[whose].double(), count[whose] > 0, strength)
         told = (features.double() @ slope + shift).float()
         places = torch.where((count > 0)[:, None], own, told)
         if self.loss != "rating":
@@ -332,7 +358,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
             self._reader = learned.reader._replace(encoder=tuned)
 
     def _options(self) -> dict[str, Any]:
-        options = self._arguments_but("encoder", "embeddings")
+        options = self._arguments_but("encoder", "embeddings", "augment")
         return options | {"training": self.training._replace(checkpoint=None, progress=None)}
 
     @classmethod

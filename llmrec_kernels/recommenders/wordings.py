@@ -1,0 +1,66 @@
+"""Other wordings of the items' texts, for towers that learn from more than there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmrec_kernels.encoders.augment import Augments
+from llmrec_kernels.recommenders import frames, space
+from llmrec_kernels.recommenders.features import FeatureEncoder
+from llmrec_kernels.recommenders.space import Reader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Wordings(NamedTuple):
+    """Vectors of other wordings, where the items' own are."""
+
+    vectors: Tensor  # [m, d] float32
+    owners: Tensor  # [m] int64, ascending: whose wording each is
+
+    def drawn(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """For each of these items, [n], its own vector or that of another wording, [n, d]."""
+        first = torch.searchsorted(self.owners, places)
+        count = torch.searchsorted(self.owners, places, right=True) - first
+        choice = (torch.rand(len(places)) * (count + 1)).long().clamp_max(count)
+        drawn = vectors[places]
+        other = choice > 0
+        drawn[other] = self.vectors[first[other] + choice[other] - 1]
+        return drawn
+
+
+def check(augment: Any, encoder: Any, tune: str) -> None:
+    """Refuse other wordings where nothing could be learned from them."""
+    if augment is None:
+        return
+    if not hasattr(augment, "views"):
+        raise TypeError(
+            f"augment is {augment!r}; expected an object with views(texts), such as a TokenDropout"
+        )
+    if encoder is None:
+        raise ValueError("augment makes other wordings of texts, and there is no encoder for them")
+    if tune != "frozen":
+        raise ValueError(
+            f"augment is for tune='frozen'; with tune={tune!r} the language model reads the texts "
+            "themselves"
+        )
+
+
+def wordings(augment: Augments, items: pd.DataFrame | None, reader: Reader) -> Wordings | None:
+    """Other wordings of the texts of items, beside the same features; None where there is none."""
+    views = augment.views(frames.texts(items))
+    texts = [view for of_item in views for view in of_item]
+    counts = torch.tensor([len(of_item) for of_item in views])
+    owners = torch.arange(len(views)).repeat_interleave(counts)
+    assert items is not None
+    if not texts:
+        return None
+    if isinstance(reader.encoder, FeatureEncoder):
+        vectors = reader.encoder.transform(items.iloc[owners.numpy()].assign(text=texts))
+        return Wordings(space.placed(vectors, False, None)[0], owners)
+    assert reader.encoder is not None
+    return Wordings(space.centred(space.encoded(reader.encoder, texts), reader.mean), owners)
