@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from recommender_cases import Letters, features, make_interactions, make_items, name, table
+from recommender_cases import N_ITEMS, Letters, features, make_interactions, make_items, name, table
 
 from llmrec_kernels.encoders.augment import TokenDropout
 from llmrec_kernels.recommenders import Recommender, TwoTowerRecommender
 from llmrec_kernels.recommenders.wordings import Wordings, wordings
 from llmrec_kernels.training import Training
 
+EVERY = torch.ones(N_ITEMS, dtype=torch.bool)
 SHORT = Training(epochs=2, batch_size=3)
 
 
@@ -50,7 +51,7 @@ def test_no_other_wording_or_the_same_one_changes_no_model():
         def views(self, texts):
             return [[text] for text in texts]
 
-    others = wordings(Same(), make_items(name), plain._learned.reader)
+    others = wordings(Same(), make_items(name), EVERY, plain._learned.reader)
     own = torch.cat([plain._learned.reader.place(text) for text in texts])
     assert others is not None
     torch.testing.assert_close(others.vectors, own)
@@ -65,11 +66,20 @@ def test_other_wordings_change_what_texts_say():
     assert not torch.equal(plain._learned.slope, other._learned.slope)
 
 
+def test_items_that_nobody_took_are_not_worded():
+    plain, known = towers(), EVERY.clone()
+    known[3] = False
+    others = wordings(Given("ab", "cd"), make_items(name), known, plain._learned.reader)
+    assert others is not None
+    expected = [item for item in range(N_ITEMS) if item != 3]
+    assert others.owners.tolist() == [item for item in expected for _ in range(2)]
+
+
 def test_features_stand_beside_each_wording():
     model = TwoTowerRecommender(features(), dim=4, training=SHORT, augment=Given("ab ba"))
     model.fit(make_interactions(name), make_items(name))
     reader = model._learned.reader
-    others = wordings(Given("ab ba"), make_items(name), reader)
+    others = wordings(Given("ab ba"), make_items(name), EVERY, reader)
     assert others is not None
     reworded = make_items(name).assign(text="ab ba")
     expected = torch.nn.functional.normalize(reader.encoder.transform(reworded), dim=1)

@@ -265,7 +265,8 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         described = _described(given, reader)
         others = None
         if self.augment is not None:
-            others = wordings.wordings(self.augment, given.items, reader)
+            known = torch.from_numpy(history.popularity > 0)
+            others = wordings.wordings(self.augment, given.items, known, reader)
         mean = history.mean if self.loss == "rating" else None
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(self.training.seed)

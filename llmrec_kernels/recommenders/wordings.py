@@ -50,17 +50,22 @@ def check(augment: Any, encoder: Any, tune: str) -> None:
         )
 
 
-def wordings(augment: Augments, items: pd.DataFrame | None, reader: Reader) -> Wordings | None:
-    """Other wordings of the texts of items, beside the same features; None where there is none."""
-    views = augment.views(frames.texts(items))
-    texts = [view for of_item in views for view in of_item]
-    counts = torch.tensor([len(of_item) for of_item in views])
-    owners = torch.arange(len(views)).repeat_interleave(counts)
-    assert items is not None
-    if not texts:
+def wordings(
+    augment: Augments, items: pd.DataFrame | None, known: Tensor, reader: Reader
+) -> Wordings | None:
+    """Other wordings of the texts of known items, [N] bool, beside the same features.
+
+    None where there are none: of an item without interactions there is nothing to learn.
+    """
+    texts, places = frames.texts(items), known.nonzero()[:, 0]
+    views = augment.views([texts[place] for place in places.tolist()])
+    worded = [view for of_item in views for view in of_item]
+    if not worded:
         return None
-    if isinstance(reader.encoder, FeatureEncoder):
-        vectors = reader.encoder.transform(items.iloc[owners.numpy()].assign(text=texts))
-        return Wordings(space.placed(vectors, False, None)[0], owners)
+    owners = places.repeat_interleave(torch.tensor([len(of_item) for of_item in views]))
+    assert items is not None
     assert reader.encoder is not None
-    return Wordings(space.centred(space.encoded(reader.encoder, texts), reader.mean), owners)
+    if isinstance(reader.encoder, FeatureEncoder):
+        vectors = reader.encoder.transform(items.iloc[owners.numpy()].assign(text=worded))
+        return Wordings(space.placed(vectors, False, None)[0], owners)
+    return Wordings(space.centred(space.encoded(reader.encoder, worded), reader.mean), owners)

@@ -17,6 +17,7 @@ from llmrec_kernels._files import write_text
 from llmrec_kernels.encoders import ModelNotFoundError
 from llmrec_kernels.info import cpu_model
 from llmrec_kernels.studies import (
+    augmentation,
     cold_items,
     compression,
     exposure,
@@ -46,6 +47,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "guessed-likes": language_ranking.guessed_likes,
     "writing": writing.writing,
     "training-cost": training_cost.training_cost,
+    "augmentation": augmentation.augmentation,
     "compression": compression.compression,
     "reduction": reduction.reduction,
     "replay": replay.replay,
