@@ -20,7 +20,7 @@ new item is seldom like them: in the regression each item counts alike.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,24 +37,24 @@ from llmrec_kernels.recommenders import (
     frames,
     space,
     tower_data,
+    tower_items,
     towers,
     tuning,
     user_texts,
     wordings,
 )
 from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedError
-from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
-from llmrec_kernels.recommenders.history import History, Lists
+from llmrec_kernels.recommenders.features import Encodes
+from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.profiles import Bags
 from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
-from llmrec_kernels.recommenders.ridge import ridge
 from llmrec_kernels.recommenders.space import Reader
 from llmrec_kernels.recommenders.tower_data import Taken
+from llmrec_kernels.recommenders.tower_items import TowerItems
 from llmrec_kernels.recommenders.towers import Body, Towers, UserTower
 from llmrec_kernels.recommenders.tuning import Language, TunedEncoder
 from llmrec_kernels.recommenders.vectors import VectorRecommender
-from llmrec_kernels.recommenders.wordings import Wordings
 from llmrec_kernels.training import Training, TrainingReport, train
 
 if TYPE_CHECKING:
@@ -63,23 +63,7 @@ if TYPE_CHECKING:
 
     from llmrec_kernels.recommenders.saving import Helpers
 
-_PRIOR = 1.0  # interactions that a text is worth
 _TRAINING = Training(epochs=30, batch_size=64, learning_rate=1e-2, patience=4)
-
-
-class TowerItems(NamedTuple):
-    """What is learned of items, users and texts."""
-
-    items: PackedItems  # [N, dim] float32: z
-    level: Tensor  # [N] float32: l
-    users: Tensor  # [U, dim] float32: what is said of users; no rows where nothing is
-    mean: float  # of the ratings
-    tower: dict[str, Tensor]  # of the user tower; none where there was nothing to learn from
-    body: dict[str, Tensor]  # of the item tower's hidden layer
-    slope: Tensor  # [width + hidden, dim + 1] float32: W
-    shift: Tensor  # [dim + 1] float32: c
-    reader: Reader  # with the encoder as it came
-    tuned: dict[str, Tensor]  # weights of the language model
 
 
 class TwoTowerRecommender(VectorRecommender[TowerItems]):
@@ -262,7 +246,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         vectors, reader = space.learned(
             self.encoder, self._embeddings, given.items, len(given.item_ids), True
         )
-        described = _described(given, reader)
+        described = tower_items.described(given, reader)
         others = None
         if self.augment is not None:
             known = torch.from_numpy(history.popularity > 0)
@@ -297,56 +281,26 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
             vectors, told = space.placed(encoded, True, None)
             reader = reader._replace(mean=told.mean)
         network = network.eval().requires_grad_(False)
-        learned = self._placed(network, vectors, others, history, report is not None)
-        self.training_report = report
-        return learned._replace(
-            users=described @ network.of_users if described.shape[1] else described[:0, :0],
-            mean=mean or 0.0,
-            reader=reader,
-            tuned=tuned,
+        items = tower_items.placed(
+            network,
+            vectors,
+            others,
+            history,
+            loss=self.loss,
+            regularization=self.regularization,
         )
-
-    def _placed(
-        self,
-        network: Towers,
-        vectors: Tensor,
-        others: Wordings | None,
-        history: History,
-        trained: bool,
-    ) -> TowerItems:
-        """Where items are: by what was taken of them, else by what their vectors say.
-
-        In the regression another wording is a row as the item's own is, and λ counts for as many
-        more.
-        """
-        count = torch.from_numpy(history.popularity)
-        features = network.body(vectors)
-        own = network.items(vectors, torch.arange(len(vectors))) * trained
-        if self.loss != "rating":
-            own[:, -1] = tower_data.popularity(history)
-        rows, whose = features, torch.arange(len(vectors))
-        if others is not None:
-            rows = torch.cat([features, network.body(others.vectors)])
-            whose = torch.cat([whose, others.owners])
-        strength = self.regularization * len(whose) / len(vectors)
-        slope, shift = ridge(rows.double(), own[whose].double(), count[whose] > 0, strength)
-        told = (features.double() @ slope + shift).float()
-        places = torch.where((count > 0)[:, None], own, told)
-        if self.loss != "rating":
-            trust = count / (count + _PRIOR)
-            places[:, -1] = trust * own[:, -1] + (1 - trust) * told[:, -1]
-        body = {name: one.clone() for name, one in network.body.state_dict().items()}
+        self.training_report = report
         return TowerItems(
-            pack(places[:, :-1].contiguous()),
-            places[:, -1].contiguous(),
-            torch.zeros(0, 0),
-            0.0,
-            network.user.state_dict() if trained else {},
-            body,
-            slope.float(),
-            shift.float(),
-            Reader(torch.zeros(0), None),
-            {},
+            pack(items.places[:, :-1].contiguous()),
+            items.places[:, -1].contiguous(),
+            described @ network.of_users if described.shape[1] else described[:0, :0],
+            mean or 0.0,
+            network.user.state_dict() if report is not None else {},
+            {name: one.clone() for name, one in network.body.state_dict().items()},
+            items.slope,
+            items.shift,
+            reader,
+            tuned,
         )
 
     def _take(self, learned: TowerItems, fitted: Fitted) -> None:
@@ -449,17 +403,6 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
             return self._profiles(liked)
         told = self._body(place) @ self._learned.slope + self._learned.shift
         return self._made_of(self._taken(liked, told), self._said(liked))
-
-
-def _described(given: Given, reader: Reader) -> Tensor:
-    """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
-    texts, encoder = user_texts.listed(given), reader.encoder
-    if isinstance(encoder, FeatureEncoder):
-        encoder = encoder.text
-    if texts is None or encoder is None:
-        named = 0 if given.user_ids is None else len(given.user_ids)
-        return torch.zeros(max(named, given.history.n_users), 0)
-    return user_texts.placed(texts, encoder)
 
 
 def _above(name: str, value: float) -> float:

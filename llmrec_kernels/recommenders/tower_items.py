@@ -1,0 +1,86 @@
+"""What two towers have learned, and where they put the items in the end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmrec_kernels.ops import PackedItems
+from llmrec_kernels.recommenders import tower_data, user_texts
+from llmrec_kernels.recommenders.answering import Given
+from llmrec_kernels.recommenders.features import FeatureEncoder
+from llmrec_kernels.recommenders.history import History
+from llmrec_kernels.recommenders.ridge import ridge
+from llmrec_kernels.recommenders.space import Reader
+from llmrec_kernels.recommenders.towers import Towers
+from llmrec_kernels.recommenders.wordings import Wordings
+
+_PRIOR = 1.0  # interactions that a text is worth
+
+
+class TowerItems(NamedTuple):
+    """What is learned of items, users and texts."""
+
+    items: PackedItems  # [N, dim] float32: z
+    level: Tensor  # [N] float32: l
+    users: Tensor  # [U, dim] float32: what is said of users; no rows where nothing is
+    mean: float  # of the ratings
+    tower: dict[str, Tensor]  # of the user tower; none where there was nothing to learn from
+    body: dict[str, Tensor]  # of the item tower's hidden layer
+    slope: Tensor  # [width + hidden, dim + 1] float32: W
+    shift: Tensor  # [dim + 1] float32: c
+    reader: Reader  # with the encoder as it came
+    tuned: dict[str, Tensor]  # weights of the language model
+
+
+class Placed(NamedTuple):
+    """Where items are, and how a text is put among them."""
+
+    places: Tensor  # [N, dim + 1] float32: z and l
+    slope: Tensor
+    shift: Tensor
+
+
+def placed(
+    network: Towers,
+    vectors: Tensor,
+    others: Wordings | None,
+    history: History,
+    *,
+    loss: str,
+    regularization: float,
+) -> Placed:
+    """Where items are: by what was taken of them, else by what their vectors say.
+
+    In the regression another wording is a row as the item's own is, and λ counts for as many more.
+    """
+    count = torch.from_numpy(history.popularity)
+    features = network.body(vectors)
+    own = network.items(vectors, torch.arange(len(vectors)))
+    if loss != "rating":
+        own[:, -1] = tower_data.popularity(history)
+    rows, whose = features, torch.arange(len(vectors))
+    if others is not None:
+        rows = torch.cat([features, network.body(others.vectors)])
+        whose = torch.cat([whose, others.owners])
+    strength = regularization * len(whose) / len(vectors)
+    slope, shift = ridge(rows.double(), own[whose].double(), count[whose] > 0, strength)
+    told = (features.double() @ slope + shift).float()
+    places = torch.where((count > 0)[:, None], own, told)
+    if loss != "rating":
+        trust = count / (count + _PRIOR)
+        places[:, -1] = trust * own[:, -1] + (1 - trust) * told[:, -1]
+    return Placed(places, slope.float(), shift.float())
+
+
+def described(given: Given, reader: Reader) -> Tensor:
+    """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
+    texts, encoder = user_texts.listed(given), reader.encoder
+    if isinstance(encoder, FeatureEncoder):
+        encoder = encoder.text
+    if texts is None or encoder is None:
+        named = 0 if given.user_ids is None else len(given.user_ids)
+        return torch.zeros(max(named, given.history.n_users), 0)
+    return user_texts.placed(texts, encoder)
