@@ -69,18 +69,20 @@ def test_ratings_are_predicted_as_well_as_promised():
 
 def test_cold_films_are_ranked_as_well_as_promised():
     films = real(lambda: movielens_100k(plots=True))
-    content, aligned, chosen = [], [], []
+    content, aligned, chosen, towers = [], [], [], []
     for seed, draw in enumerate(cold_items.draws(films)):
         made = (
             (content, ContentRecommender(models.text_encoder())),
             (aligned, cold_items.aligned()),
             (chosen, cold_items.choose(draw, films.items, seed)),
+            (towers, cold_items.towers()),
         )
         for reports, model in made:
             reports.append(draw.ndcg(model.fit(draw.train, films.items)))
     assert pool(content)["NDCG@10"] >= 0.23
     assert pool(aligned)["NDCG@10"] >= 0.27
     assert pool(chosen)["NDCG@10"] >= 0.27
+    assert pool(towers)["NDCG@10"] >= pool(aligned)["NDCG@10"]
 
 
 def test_ratings_of_films_that_nobody_has_rated_are_foretold_better_than_by_biases():
