@@ -95,7 +95,7 @@ BAD = {
         "no.csv",
     ),
     "items alone": (("evaluate", "--items", "items.csv"), "are for your own --ratings"),
-    "a part of the page that would take its place": (
+    "a part of the page without a page": (
         ("evaluate", "--study", "ratings"),
         "--study makes a part of the page; give --out",
     ),
@@ -158,11 +158,29 @@ def test_the_page_has_each_study_its_pictures_and_what_was_left_out(shop, monkey
     assert "| a | .250 | 1,200 |" in text
     assert "| b | -.500 | 7 |" in text
     assert "![a line](results/line.svg)" in text
-    assert "Left out, two: ml-none is not here" in text
+    assert "two: left out; ml-none is not here" in result.stderr
     first = Path("results/line.svg").read_bytes()
     assert b"<svg" in first
     assert run("evaluate", "--study", "one", "--out", "results.md").exit_code == 0
     assert Path("results/line.svg").read_bytes() == first
+
+
+def test_a_study_takes_its_place_on_the_page_and_the_others_stay(shop, monkeypatch):
+    def other(text):
+        return lambda: Study("Another question", text, [])
+
+    monkeypatch.setattr(page, "STUDIES", {"one": other("It was so."), "two": found})
+    assert run("evaluate", "--study", "two", "--out", "results.md").exit_code == 0
+    assert run("evaluate", "--study", "one", "--out", "results.md").exit_code == 0
+    first = Path("results.md").read_text(encoding="utf-8")
+    assert first.index("## Another question") < first.index("## A question")
+    monkeypatch.setattr(page, "STUDIES", {"one": other("It is else."), "two": found})
+    assert run("evaluate", "--study", "one", "--out", "results.md").exit_code == 0
+    again = Path("results.md").read_text(encoding="utf-8")
+    assert again == first.replace("It was so.", "It is else.")
+    assert again.count("Made on") == 2
+    assert run("evaluate", "--out", "whole.md").exit_code == 0
+    assert Path("whole.md").read_text(encoding="utf-8") == again.replace("results/", "whole/")
 
 
 def test_no_page_is_written_where_no_study_could_be_run(shop, monkeypatch):

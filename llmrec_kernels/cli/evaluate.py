@@ -12,7 +12,7 @@ import typer
 
 from llmrec_kernels._files import write_text
 from llmrec_kernels.cli.app import app, checked_output, errors_as_sentences
-from llmrec_kernels.cli.making import READERS, Model, Words, recommender
+from llmrec_kernels.cli.making import READERS, TRAINED, Model, Words, reads_items, recommender
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,8 @@ def evaluate(
     study: Annotated[
         list[str] | None,
         typer.Option(
-            help="Study to run, into --out; repeat for more, and a wrong name lists them. All when "
-            "left out."
+            help="Study to run, into --out, where it takes its place on the page; repeat for more, "
+            "and a wrong name lists them. All when left out."
         ),
     ] = None,
     ratings: Annotated[
@@ -59,7 +59,10 @@ def evaluate(
     ] = None,
     model: Annotated[
         list[Model] | None,
-        typer.Option(help="With --ratings: what to compare; repeat for more. All when left out."),
+        typer.Option(
+            help="With --ratings: what to compare; repeat for more. All that are not trained in "
+            "epochs when left out."
+        ),
     ] = None,
     split: Annotated[
         Split,
@@ -70,7 +73,7 @@ def evaluate(
     ] = Split.last,
     encoder: Annotated[
         str | None,
-        typer.Option(help="With --ratings: text encoder of content, aligned and hybrid."),
+        typer.Option(help="With --ratings: text encoder of models that read texts."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="With --ratings: length of lists.")] = 10,
     out: Annotated[
@@ -115,10 +118,10 @@ def _studies(names: list[str] | None, out: Path | None) -> None:
         )
     out = out or Path("docs/results.md")
     checked_output("--out", out, (".md",))
-    studies, left_out = page.run(names or page.STUDIES, lambda line: typer.echo(line, err=True))
-    if not studies:
+    asked = names or list(page.STUDIES)
+    left_out = page.run(asked, out, lambda line: typer.echo(line, err=True))
+    if len(left_out) == len(asked):
         raise ValueError(f"no study could be run: {left_out[0]}")
-    page.write(studies, left_out, out)
     typer.echo(f"wrote {out}", err=True)
 
 
@@ -143,11 +146,11 @@ class Own(NamedTuple):
         if not len(test):
             raise ValueError(f"--split {self.split.value} holds out nothing of {self.ratings}")
         readers = () if items is not None else (*READERS, Model.hybrid)
-        chosen = rankers or [one for one in Model if one not in readers]
+        chosen = rankers or [one for one in Model if one not in (*readers, *TRAINED)]
         reports = {}
         for ranker in chosen:
             typer.echo(f"{ranker.value} ...", err=True)
-            reads = ranker in (*READERS, Model.hybrid)
+            reads = ranker is Model.hybrid or reads_items(ranker, items)
             words = Words(ranker, [], [], False, self.encoder if reads else None, [])
             reports[ranker.value] = evaluation.evaluate(
                 recommender(words, items).fit(train, items),

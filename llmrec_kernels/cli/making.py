@@ -49,6 +49,7 @@ _CLASSES = {
     Model.hybrid: "HybridRecommender",
 }
 READERS = (Model.content, Model.aligned, Model.two_tower, Model.text_ratings)
+TRAINED = (Model.two_tower, Model.sequence, Model.text_ratings)
 READS_IF_THERE = Model.sequence  # the texts of the items, where they are given
 # The hybrid that nobody chose. On the second-last item of each user of MovieLens-100K its HR@10 is
 # .244, without content .240, of ease alone .231, and without the half-lives .158.
@@ -92,7 +93,7 @@ def recommender(words: Words, items: pd.DataFrame | None) -> Recommender[Any]:
         weights, settings = dict(_PARTS), _PART_SETTINGS | settings
     kinds = list(weights) or [words.model]
     _check_settings(words.model, kinds, settings)
-    encoder = _encoder(words, [kind for kind in kinds if _reads(kind, items)], items)
+    encoder = _encoder(words, [kind for kind in kinds if reads_items(kind, items)], items)
     own = _values(settings)
     if words.model is not Model.hybrid:
         return _made(words.model, own, encoder)
@@ -175,7 +176,7 @@ def _values(settings: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
     return {name: _value(text) for name, text in named.items() if "." not in name}
 
 
-def _reads(kind: Model, items: pd.DataFrame | None) -> bool:
+def reads_items(kind: Model, items: pd.DataFrame | None) -> bool:
     """Whether a model needs the texts of the items, or takes them where they are."""
     return kind in READERS or (kind is READS_IF_THERE and items is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -56,22 +57,28 @@ STUDIES: dict[str, Callable[[], Study]] = {
 }
 
 
-def run(names: Iterable[str], told: Callable[[str], None]) -> tuple[list[Study], list[str]]:
-    """Run studies; those whose data or models are not here are left out, with the reason.
+def run(names: Iterable[str], out: Path, told: Callable[[str], None]) -> list[str]:
+    """Run studies and write what each found into a page, when it is found.
+
+    A section of a study that the page has already is replaced, and the others stay as they are.
+    Pictures go into a folder beside the page that has its name. Studies whose data or models are
+    not here are left out, with the reason.
 
     Parameters
     ----------
     names : iterable of str
         Of `STUDIES`.
+    out : Path
+        The page.
     told : callable
         Is told how it goes.
 
     Returns
     -------
-    list of Study, list of str
-        What was found, and what was left out and why.
+    list of str
+        What was left out, and why.
     """
-    found, left_out = [], []
+    left_out = []
     for name in names:
         begun = time.perf_counter()
         told(f"{name} ...")
@@ -80,20 +87,33 @@ def run(names: Iterable[str], told: Callable[[str], None]) -> tuple[list[Study],
             left_out.append(f"{name}: {why}")
             told(f"{name}: left out; {why}")
         else:
-            found.append(study)
+            _put(name, study, out)
             told(f"{name}: {time.perf_counter() - begun:.0f} s")
-    return found, left_out
+    return left_out
 
 
-def write(studies: list[Study], left_out: list[str], out: Path) -> None:
-    """Write the page, and its pictures into a folder beside it that has its name."""
-    folder = out.parent / out.stem
-    if any(study.pictures for study in studies):
+def _put(name: str, study: Study, out: Path) -> None:
+    """Write the section of a study where it belongs on the page."""
+    if study.pictures:
+        folder = out.parent / out.stem
         folder.mkdir(exist_ok=True)
-        for study in studies:
-            study.write_pictures(folder)
-    sections = [_head(left_out), *(study.markdown(f"{out.stem}/") for study in studies)]
-    write_text("\n\n".join(sections) + "\n", out)
+        study.write_pictures(folder)
+    sections = _sections(out) | {name: f"{study.markdown(f'{out.stem}/')}\n\n{_made()}"}
+    order = [*STUDIES, *(one for one in sections if one not in STUDIES)]
+    parts = [f"{_mark(one)}\n\n{sections[one]}" for one in order if one in sections]
+    write_text("\n\n".join([_HEAD, *parts]) + "\n", out)
+
+
+def _sections(out: Path) -> dict[str, str]:
+    """What a page has of each study, by name."""
+    if not out.exists():
+        return {}
+    parts = re.split(r"^<!-- study: (.+) -->$", out.read_text(encoding="utf-8"), flags=re.M)
+    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _mark(name: str) -> str:
+    return f"<!-- study: {name} -->"
 
 
 def _attempt(name: str) -> tuple[Study | None, str]:
@@ -103,20 +123,22 @@ def _attempt(name: str) -> tuple[Study | None, str]:
         return None, str(error)
 
 
-def _head(left_out: list[str]) -> str:
-    lines = [
-        "# Results",
-        "`llmrec-kernels evaluate` makes this page; "
-        "`llmrec-kernels evaluate --study cold-items --out cold.md` a part of it. Each says what "
-        "was done, so that anyone can do it again, and names the seeds where chance has a part. "
-        "Intervals are 95% bootstrap intervals over users, unless it says otherwise.",
-        f"Made on {date.today().isoformat()} with llmrec_kernels {version('llmrec_kernels')}, "
+def _made() -> str:
+    return (
+        f"*Made on {date.today().isoformat()} with llmrec_kernels {version('llmrec_kernels')}, "
         f"torch {torch.__version__}, Python {platform.python_version()}, on {cpu_model()} with "
-        f"{torch.get_num_threads()} threads.",
-        "MovieLens data: F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and "
-        "Context*, ACM TiiS 5(4), 2015. GroupLens calls ml-latest-small a development set: its "
-        "numbers are to compare models here, not with other publications. Online Retail: D. Chen, "
-        "UCI Machine Learning Repository, CC BY 4.0.",
-    ]
-    lines += [f"Left out, {reason}" for reason in left_out]
-    return "\n\n".join(lines)
+        f"{torch.get_num_threads()} threads.*"
+    )
+
+
+_HEAD = """# Results
+
+`llmrec-kernels evaluate` makes this page, and `llmrec-kernels evaluate --study cold-items --out
+cold.md` a part of it, which takes its place where the page is there. Each part says what was done,
+so that anyone can do it again, and when and where it was; it names the seeds where chance has a
+part. Intervals are 95% bootstrap intervals over users, unless it says otherwise.
+
+MovieLens data: F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and Context*, ACM
+TiiS 5(4), 2015. GroupLens calls ml-latest-small a development set: its numbers are to compare
+models here, not with other publications. Online Retail: D. Chen, UCI Machine Learning Repository,
+CC BY 4.0."""
