@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import string
+from decimal import Decimal
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmrec_kernels.language import unsupported
-from llmrec_kernels.language.facts import supported_part
+from llmrec_kernels.language.facts import fact_texts, supported_part
 from llmrec_kernels.language.words import GUARDED, NEUTRAL, forms, sentences, words
 
 TOY_STORY = {
@@ -32,10 +35,9 @@ SAINT = {
 TRUE = [
     "Toy Story is an Animation and Comedy film released in 1995.",
     "Toy Story (1995) is a comedy directed by John Lasseter, starring Tom Hanks and Tim Allen.",
-    "It was directed by Lasseter and stars Tom Hanks.",
+    "It was directed by John Lasseter and stars Tom Hanks.",
     "A cowboy doll is threatened when a spaceman figure supplants him as top toy.",
-    "Tom Hanks and Tim Allen star in Toy Story.",
-    "John Lasseter directed Toy Story.",
+    "The director is John Lasseter.",
     "The genres are Animation and Comedy.",
     "The 2 friends never agree.",
 ]
@@ -45,7 +47,7 @@ FALSE = {
     "Toy Story was made by Disney.": ["made", "Disney"],
     "It was directed by Tom Hanks.": ["Tom Hanks"],
     "It stars John Lasseter.": ["John Lasseter"],
-    "Tom Hanks is the director.": ["Tom Hanks"],
+    "Tom Hanks is the director.": ["Tom Hanks", "director"],
     "A comedy by Tom Hanks.": ["Tom Hanks"],
     "It was directed by Comedy.": ["Comedy"],
     "The genre is Tom Hanks.": ["Tom Hanks"],
@@ -67,8 +69,8 @@ FALSE = {
 }
 EXPLAINED = [
     "We recommend The Saint because you liked Alien and Fargo. They share the genre Thriller.",
-    "Because you liked Alien, The Saint is recommended.",
-    "You liked Alien, so we recommend The Saint, a Thriller film.",
+    "Because you liked Alien, we recommend The Saint.",
+    "You liked Alien, so we recommend The Saint.",
     "They share the director Paul Orr.",
 ]
 MISEXPLAINED = {
@@ -79,6 +81,97 @@ MISEXPLAINED = {
     "They share the genre Paul Orr.": ["Paul Orr"],
     "We recommend The Saint because you watched Alien.": ["watched"],
 }
+
+
+ALIEN = {
+    "title": "Alien",
+    "directors": "Ridley Scott",
+    "cast": ["Sigourney Weaver", "Tom Skerritt"],
+    "plot": "A creature hunts Ellen Ripley and the crew of the Nostromo.",
+}
+TWO = {"liked": ["Alien", "Heat"], "recommended": "Aliens", "noun": "film"}
+ONE = {"watched": "Heat", "recommended": "Ronin", "noun": "film"}
+MUSIC = {"title": "Inception", "directors": "Christopher Nolan", "composer": "Hans Zimmer"}
+CAMERA = {
+    "title": "Camera",
+    "text": "The camera is not waterproof and should never be used under water by children.",
+}
+# Each word of these is a word of the facts: they lie by where it stands, or by what is left out.
+LIES = [
+    ("Sigourney Weaver, who directed Alien, stars in it.", ALIEN),
+    ("Alien stars Sigourney Weaver, who also directed.", ALIEN),
+    ("Sigourney Weaver would direct Alien.", ALIEN | {"plot": "They would direct it."}),
+    ("Ridley Scott will star.", ALIEN),
+    ("Ridley Scott is in the cast of Alien.", ALIEN),
+    ("Tom Skerritt, the director, is in Alien.", ALIEN),
+    ("The director is the star Tom Skerritt.", ALIEN),
+    ("The director and star is Tom Skerritt.", ALIEN),
+    ("Sigourney Weaver also stars and directed it.", ALIEN),
+    ("Sigourney directed Alien.", ALIEN),
+    ("Alien was directed by Sigourney.", ALIEN),
+    ("Alien was directed by Ellen Ripley.", ALIEN),
+    ("Alien was directed by Ridley Scott and Ellen Ripley.", ALIEN),
+    ("Alien directed Ridley Scott.", ALIEN),
+    ("Alien stars Nostromo.", ALIEN),
+    ("It stars Tom Skerritt and Ridley.", ALIEN),
+    ("Sigourney Weaver hunts Ellen Ripley.", ALIEN),
+    ("Ridley is a creature.", ALIEN),
+    ("Ed Wood was directed by Ed Wood.", {"title": "Ed Wood", "directors": "Tim Burton"}),
+    ("It stars Ed Wood.", {"title": "Ed Wood", "directors": "Tim Burton", "cast": "Johnny Depp"}),
+    ("Hans Zimmer directed Inception.", MUSIC),
+    ("The composer of Inception is Christopher Nolan.", MUSIC),
+    ("Inception is by Hans Zimmer.", MUSIC),
+    ("Aliens, which you liked, is a film like Heat.", TWO),
+    ("We recommend Aliens because Alien and Heat are like it, and you liked it.", TWO),
+    ("Aliens will be liked.", TWO),
+    ("We recommend Ronin because you watched it.", ONE),
+    ("Heat, which we recommend, is like Ronin.", ONE),
+    ("The camera is waterproof.", CAMERA),
+    ("Camera should be used under water.", CAMERA),
+    ("It should never be used under water.", CAMERA),
+    ("The bag is waterproof.", {"title": "Waterproof Bag", "text": "The bag isn't waterproof."}),
+    ("Man bites dog.", {"plot": "Dog bites man."}),
+    ("White box with red lid.", {"title": "Box", "desc": "Red box with white lid"}),
+    ("2001: A Space Odyssey is a film released in 2001.",
+     {"title": "2001: A Space Odyssey", "year": 1968, "noun": "film"}),
+    ("Alien was released in 2122.",
+     {"title": "Alien", "year": 1979, "plot": "In 2122 a crew wakes from sleep."}),
+    ("It is 5 degrees.", {"degrees": -5}),
+    ("It is -5 degrees.", {"degrees": 5}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "facts"), LIES, ids=[text for text, _ in LIES])
+def test_a_sentence_that_lies_with_the_words_of_the_facts_is_refused(text, facts):
+    assert unsupported(text, facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("Alien is a film. It was directed by Ridley Scott and stars Tom Skerritt.", ALIEN),
+        ("Inception was directed by Christopher Nolan. The composer is Hans Zimmer.", MUSIC),
+        ("The camera is not waterproof and should never be used.", CAMERA),
+        ("Red box with lid.", {"desc": "Red box with white lid"}),
+        ("A young star falls for a director.",
+         {"plot": "A young star falls for a director.", "directors": "Ada Holt"}),
+        ("Annie was directed by Ann Holt and stars Ann Holt.",
+         {"title": "Annie", "directors": "Ann Holt", "cast": "Ann Holt"}),
+        ("The cast are Leo Marsh and Ludwig van Holt.", {"cast": "Leo Marsh, Ludwig van Holt"}),
+        ("It is -5 degrees.", {"degrees": -5}),
+    ],
+)  # fmt: skip
+def test_the_same_words_in_their_places_stand(text, facts):
+    assert unsupported(text, facts | {"noun": "film"}) == []
+
+
+def test_facts_of_any_kind_are_told_as_they_are():
+    values = [12345678901234567, 10**400, 3.0, False, datetime.date(2020, 1, 2), pd.NaT, Decimal(3)]
+    assert [fact_texts(one) for one in values] == [
+        ["12345678901234567"], ["1" + "0" * 400], ["3"], ["no"], ["2020-01-02"], [], ["3"]
+    ]  # fmt: skip
+    with pytest.raises(TypeError, match="a fact must be a text"):
+        fact_texts({"key": "value"})
 
 
 @pytest.mark.parametrize("text", TRUE)
@@ -195,5 +288,5 @@ def test_what_is_no_text_and_no_fact_is_refused_by_name():
         unsupported(3, {})
     with pytest.raises(TypeError, match="facts must be a mapping"):
         unsupported("a", ["Alien"])
-    with pytest.raises(TypeError, match="a fact must be a text, a number or a sequence"):
+    with pytest.raises(TypeError, match="a fact must be a text, a number, a date or a sequence"):
         unsupported("a", {"title": object()})

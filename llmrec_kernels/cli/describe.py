@@ -46,6 +46,9 @@ def describe(
     and where nothing stands a template says the same. What is written is kept on disk: after
     Ctrl-C the same command goes on from there.
 
+    The items are written with the new text, and with described_by (model or template), completion
+    (all that the model wrote) and refused (words of it that the columns do not support).
+
     Example: llmrec-kernels describe --items items.csv --noun film --output described.csv
     """
     with errors_as_sentences():
@@ -62,7 +65,7 @@ def describe(
             tables.note("stopped; what was written is kept: the same command goes on from there")
             raise typer.Exit(130) from None
         tables.write(_described(frame, made), output)
-        written = int((made["source"] == "model").sum())
+        written = int((made["described_by"] == "model").sum())
         tables.note(
             f"described: {written:,} items by the model, {len(made) - written:,} by template"
         )
@@ -79,7 +82,7 @@ def _described(items: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     """The items with the new texts, and what became of the model's."""
     told = items.assign(
         text=made["text"],
-        source=made["source"],
+        described_by=made["described_by"],
         completion=made["completion"],
         refused=[_joined(one) for one in made["refused"]],
     )

@@ -34,10 +34,16 @@ def explain(
         typer.Option(help="With --lm: items with more than titles, to name what they share."),
     ] = None,
     noun: Noun = "item",
+    verb: Annotated[
+        str,
+        typer.Option(help="With --lm: what people did with items, such as watched, read, bought."),
+    ] = "chose",
     language_model: LanguageModelName = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write, .csv or .json; a table to read when left out."),
+        typer.Option(
+            help="File to write, .csv or .json (with --lm .json); a table to read when left out."
+        ),
     ] = None,
 ) -> None:
     """Say what the score of an item for a user is made of: history, other users, or parts.
@@ -46,16 +52,16 @@ def explain(
 
     Examples: llmrec-kernels explain --from films --user 7 --item 50
 
-    llmrec-kernels explain --from films --user 7 --item 50 --lm --items items.csv --noun film
+    llmrec-kernels explain --from films --user 7 --item 50 --lm --noun film --verb watched
     """
     with errors_as_sentences():
         if output is not None:
-            checked_output("--output", output, tables.ENDINGS)
-        _check_words(lm, items, language_model)
+            checked_output("--output", output, (".json",) if lm else tables.ENDINGS)
+        _check_words(lm, items, language_model, verb)
         source = folders.source(folder)
         asked = source.users.named("--user", [user]) + source.items.named("--item", [item])
         why = folders.part(source.model(), part).explain(*asked)
-        said = _said(why, source, items, noun, language_model) if lm else None
+        said = _said(why, source, items, (noun, verb), language_model) if lm else None
         if output is None:
             if said is not None:
                 typer.echo(f"{said.text}  ({said.source})\n")
@@ -75,15 +81,23 @@ def explain(
             tables.write(pd.DataFrame(_rows(why, source.titles)), output)
 
 
-def _check_words(lm: bool, items: Path | None, language_model: str | None) -> None:
-    """Refuse what is for sentences where none is asked for."""
+def _check_words(lm: bool, items: Path | None, language_model: str | None, verb: str) -> None:
+    """Refuse what is for sentences where none is asked for, and a verb that is none."""
+    from llmrec_kernels.language.roles import DONE
+
+    if verb not in DONE:
+        raise ValueError(f"--verb is {verb!r}; expected one of {', '.join(sorted(DONE))}")
     if not lm and (items is not None or language_model is not None):
         option = "--items" if items is not None else "--language-model"
         raise ValueError(f"{option} is for --lm; give that too")
 
 
 def _said(
-    why: Explanation, source: folders.Source, items: Path | None, noun: str, name: str | None
+    why: Explanation,
+    source: folders.Source,
+    items: Path | None,
+    told_as: tuple[str, str],
+    name: str | None,
 ) -> Writing:
     """The explanation in a sentence or two."""
     import pandas as pd
@@ -99,7 +113,8 @@ def _said(
         frame = pd.DataFrame({"item": source.items.ids, "title": titles})
     else:
         raise ValueError("the model was saved without titles; give --items, which have them")
-    return Explainer(named_model(name), frame, noun=noun).explain(why)
+    noun, verb = told_as
+    return Explainer(named_model(name), frame, noun=noun, verb=verb).explain(why)
 
 
 def _rows(why: Explanation, titles: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ file become exactly: four times its size for weights of 4 bits and more.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from llmrec_kernels._cache import cache_folder
 from llmrec_kernels.encoders.models import ModelFiles
 
 # Enters the name of the folder: raised when what is written there changes.
-_FORMAT = 1
+_FORMAT = 2
+_SIZES = "unpacked.json"  # bytes of each file, written last
+_STALE = 3600.0  # seconds after which a folder that was not finished is nobody's
 
 
 def unpacked(files: ModelFiles) -> ModelFiles:
@@ -26,7 +30,9 @@ def unpacked(files: ModelFiles) -> ModelFiles:
 
     The folder is in `$LLMREC_CACHE/models`, else `~/.cache/llmrec_kernels/models`, under the hash
     of the file: a changed file never meets old weights. Processes side by side may both unpack; the
-    first gives its folder to both. Where there is no room or no permission, one warning says so,
+    first gives its folder to both. A folder whose files are not
+    of the sizes that were written is unpacked anew, and half-unpacked ones of an hour ago, which a
+    killed process left, are removed. Where there is no room or no permission, one warning says so,
     and the file is read itself.
 
     Parameters
@@ -42,22 +48,41 @@ def unpacked(files: ModelFiles) -> ModelFiles:
     if files.gguf is None:
         return files
     folder = cache_folder("models") / f"{files.identity()[:32]}-{_FORMAT}"
-    if not folder.is_dir():
+    if not _is_whole(folder):
         try:
+            _remove_stale(folder.parent)
+            shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         except OSError as error:
             return _packed(files, folder, error)
         try:
             _unpack(files, temporary)
+            sizes = {one.name: one.stat().st_size for one in temporary.iterdir()}
+            (temporary / _SIZES).write_text(json.dumps(sizes))
             temporary.chmod(0o755)
             temporary.rename(folder)
         except OSError as error:
-            if not folder.is_dir():  # else another process was faster
+            if not _is_whole(folder):  # else another process was faster
                 return _packed(files, folder, error)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return ModelFiles(files.name, folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether each file is there with as many bytes as were written."""
+    try:
+        sizes = json.loads((folder / _SIZES).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_stale(models: Path) -> None:
+    for folder in models.glob(".*-*.*"):
+        if time.time() - folder.stat().st_mtime > _STALE:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _packed(files: ModelFiles, folder: Path, error: OSError) -> ModelFiles:

@@ -220,7 +220,7 @@ def reading(files: ModelFiles) -> Iterator[None]:
     except Exception as error:
         raise OSError(
             f"model {files.name!r} in {files.folder} could not be loaded: "
-            f"{' '.join(str(error).split())} (TextEncoder never runs code that comes with a model.)"
+            f"{' '.join(str(error).split())} (Code that comes with a model is never run.)"
         ) from error
     finally:
         own.set_verbosity(verbosity)

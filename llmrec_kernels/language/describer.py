@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from llmrec_kernels.language.facts import Facts, texts_of
-from llmrec_kernels.language.models import LanguageModel, check_positive
+from llmrec_kernels.language.facts import Facts, fact_texts
+from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.language.titles import with_readable_title
 from llmrec_kernels.language.words import is_whole, sentences
 from llmrec_kernels.language.writing import (
@@ -22,6 +22,7 @@ from llmrec_kernels.language.writing import (
     Writer,
     Writing,
     article,
+    checked_columns,
     checked_noun,
     column_facts,
     judged,
@@ -29,8 +30,10 @@ from llmrec_kernels.language.writing import (
     spelled,
     told,
 )
+from llmrec_kernels.ops.checks import positive_int
 
 _LONG = 600  # characters of a text that are told: a small model loses the thread of more
+WRITTEN = ("described_by", "completion", "refused")  # columns that are never an item's own
 _SYSTEM = "Describe the {noun} in two or three sentences. Use only the facts that are given."
 # Of films that there are not: what a model takes from an example is no fact of the item's.
 _EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
@@ -120,7 +123,7 @@ class ItemDescriber:
         cache_dir: str | os.PathLike[str] | Literal[False] | None = None,
         progress: bool | None = None,
     ) -> None:
-        check_positive("most", most)
+        positive_int("most", most)
         if isinstance(columns, str):
             raise TypeError(f"columns must be a sequence of names, got {columns!r}.")
         self.noun = checked_noun(noun)
@@ -151,17 +154,19 @@ class ItemDescriber:
         -------
         pandas.DataFrame
             With the index of `items` and the columns `item`; `text`, the item's own text, where it
-            has one, followed by the description: what to encode; `description`; `source`, "model"
-            or "template"; `completion`, all that the model wrote; and `refused`, the words of it
-            that the columns do not support.
+            has one, followed by the description: what to encode; `description`; `described_by`,
+            "model" or "template"; `completion`, all that the model wrote; and `refused`, the words
+            of it that the columns do not support.
 
         Raises
         ------
         ValueError, TypeError
-            A column is not there, or holds something else.
+            A column is not there, holds something else, or has the name of one of the last three:
+            what a model wrote is no fact, so described items are not described again.
         """
+        self._check(items)
         rows = rows_of(items)
-        facts = [self.facts(row) for row in rows] if self._columns(items) else []
+        facts = [self.facts(row) for row in rows]
         completions = self._writer.completions([told(one) for one in facts])
         made = [
             judged(completion, {"noun": self.noun, **one}, partial(self.template, one))
@@ -172,7 +177,7 @@ class ItemDescriber:
                 "item": items["item"],
                 "text": [_richer(row, one) for row, one in zip(rows, made, strict=True)],
                 "description": [one.text for one in made],
-                "source": [one.source for one in made],
+                "described_by": [one.source for one in made],
                 "completion": [one.completion for one in made],
                 "refused": [one.refused for one in made],
             },
@@ -198,7 +203,7 @@ class ItemDescriber:
         >>> ItemDescriber(None, noun="book").template({"title": "Emma", "author": "Jane Austen"})
         'Emma is a book. Author: Jane Austen.'
         """
-        rest = {name: texts_of(value) for name, value in facts.items()}
+        rest = {name: fact_texts(value) for name, value in facts.items()}
         title, year = (" ".join(rest.pop(name, [])) for name in ("title", "year"))
         kind = article(self.noun) + (f" of {year}" if year else "")
         parts = [f"{title or 'This'} is {kind}."]
@@ -207,14 +212,17 @@ class ItemDescriber:
             parts.append(texts[0] if prose else f"{spelled(name)}: {', '.join(texts)}.")
         return " ".join(parts)
 
-    def _columns(self, items: pd.DataFrame) -> list[str]:
-        held = list(items.columns)
-        if "item" not in held:
-            raise ValueError(f"items has no column 'item'; its columns are {held}.")
+    def _check(self, items: pd.DataFrame) -> None:
+        held = checked_columns(items, ["item"])
         missing = [name for name in self.columns or [] if name not in held]
         if missing:
             raise ValueError(f"columns has {missing[0]!r}, but the columns of items are {held}.")
-        return held
+        written = [name for name in WRITTEN if name in held]
+        if written:
+            raise ValueError(
+                f"items has a column {written[0]!r}, as described items have; describe the items "
+                "that these were made of, or give your own column another name."
+            )
 
 
 def _richer(row: Mapping[str, Any], made: Writing) -> str:

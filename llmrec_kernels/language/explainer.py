@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
 from llmrec_kernels.language import roles
-from llmrec_kernels.language.models import LanguageModel, check_positive
+from llmrec_kernels.language.facts import fact_texts
+from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.language.titles import with_readable_title
 from llmrec_kernels.language.writing import (
     Prompting,
     Writer,
     Writing,
+    checked_columns,
     checked_noun,
     column_facts,
     joined,
@@ -29,16 +31,17 @@ from llmrec_kernels.language.writing import (
     spelled,
     told,
 )
+from llmrec_kernels.ops.checks import positive_int
 from llmrec_kernels.recommenders.results import Explanation
 
-Facts = dict[str, list[str]]
+_Told: TypeAlias = "dict[str, list[str]]"
 
 _SENTENCES = 2
 _SYSTEM = (
     "Say in one or two sentences why the {noun} is recommended. Use only the facts that are given."
 )
 # What is recommended comes last: a small model begins with what it read last.
-_EXAMPLES: tuple[tuple[Facts, str], ...] = (
+_EXAMPLES: tuple[tuple[_Told, str], ...] = (
     (
         {
             "{verb}": ["Winter Ferry", "Letters to Ann"],
@@ -84,10 +87,10 @@ class Explainer:
         A row an item, with `item`, `title`, and columns of what items may have in common.
     noun : str, default "item"
         What the items are, such as "film" or "book".
-    verb : str, default "liked"
-        What people did with the items of their history: "liked", "watched", "read", "heard",
-        "played", "bought", "took", "rated" or "visited". Where a history has also what was taken
-        and not liked, "liked" would be no fact.
+    verb : str, default "chose"
+        What people did with the items of their history: "chose", "watched", "read", "heard",
+        "played", "bought", "took", "rated", "visited" or "liked". Where a history has also what
+        was taken and not liked, "liked" would be no fact.
     columns : sequence of str, optional
         What items may have in common: texts or lists of texts. By default those of `genres`,
         `directors`, `cast`, `authors`, `tags`, `brand` and `category` that there are.
@@ -106,7 +109,7 @@ class Explainer:
     ... )
     >>> why = Explanation("ann", 2, 0.5, "history", np.array([1]), np.array([1.0]), np.array([0.5]))
     >>> Explainer(None, items).explain(why).text
-    'We recommend Aliens because you liked Alien. Shared genres: Horror.'
+    'We recommend Aliens because you chose Alien. Shared genres: Horror.'
     """
 
     _COMMON = ("genres", "directors", "cast", "authors", "tags", "brand", "category")
@@ -117,26 +120,24 @@ class Explainer:
         items: pd.DataFrame,
         *,
         noun: str = "item",
-        verb: str = "liked",
+        verb: str = "chose",
         columns: Sequence[str] | None = None,
         most: int = 2,
         max_new_tokens: int = 60,
         cache_dir: str | os.PathLike[str] | Literal[False] | None = None,
         progress: bool | None = None,
     ) -> None:
-        check_positive("most", most)
-        held = list(items.columns)
+        positive_int("most", most)
+        held = checked_columns(items, ["item", "title", *(columns or [])])
         wanted = [name for name in self._COMMON if name in held] if columns is None else [*columns]
-        for name in ("item", "title", *wanted):
-            if name not in held:
-                raise ValueError(f"items has no column {name!r}; its columns are {held}.")
         if verb not in roles.DONE:
             raise ValueError(f"verb must be one of {', '.join(sorted(roles.DONE))}, got {verb!r}.")
         self.noun = checked_noun(noun)
         self.verb = verb
         self.columns = wanted
         self.most = most
-        rows = rows_of(items[["item", "title", *wanted]])
+        told_of = [name for name in held if name in ("item", "title", "year", *wanted)]
+        rows = rows_of(items[told_of])
         self._rows: dict[Any, dict[str, Any]] = {
             row["item"]: with_readable_title(row) for row in rows
         }
@@ -175,7 +176,7 @@ class Explainer:
         Raises
         ------
         ValueError
-            An item is not among `items`.
+            An item is not among `items`, or has no title.
         """
         facts = [self.facts(one) for one in explanations]
         asked = [row for row, one in enumerate(facts) if self.verb in one]
@@ -193,7 +194,7 @@ class Explainer:
             for completion, one, explanation in zip(completions, facts, explanations, strict=True)
         ]
 
-    def facts(self, explanation: Explanation) -> Facts:
+    def facts(self, explanation: Explanation) -> _Told:
         """What is told: the item, the history's items that speak for it, what all of these share.
 
         Fewer items are told where those have more in common with the item: the first alone, rather
@@ -205,6 +206,10 @@ class Explainer:
             return found
         speaking = explanation.source[explanation.share > 0].tolist()[: self.most]
         sources = [self._row(one) for one in speaking if one != explanation.item]
+        if any(one["title"] == item["title"] for one in sources):
+            item, *sources = (_dated(one) for one in (item, *sources))
+            found = {"recommended": [item["title"]]}
+            sources = [one for one in sources if one["title"] != item["title"]]
         if not sources:
             return found
         for count in range(len(sources), 0, -1):
@@ -216,9 +221,13 @@ class Explainer:
     def _row(self, item: Any) -> dict[str, Any]:
         if item not in self._rows:
             raise ValueError(f"items has no item {item!r}, which the explanation names.")
-        return self._rows[item]
+        row = self._rows[item]
+        title = fact_texts(row["title"])
+        if not title:
+            raise ValueError(f"item {item!r} has no title in items; an explanation names it.")
+        return row | {"title": title[0]}
 
-    def _shared(self, rows: Sequence[dict[str, Any]]) -> Facts:
+    def _shared(self, rows: Sequence[dict[str, Any]]) -> _Told:
         """What each row has, by column, in the order of the first."""
         first, *others = (column_facts(row, self.columns) for row in rows)
         found = {
@@ -230,7 +239,13 @@ class Explainer:
         return {name: texts[: self.most] for name, texts in found.items() if texts}
 
 
-def _template(facts: Facts, verb: str, kind: str) -> str:
+def _dated(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its year in the title, where it has one."""
+    year = fact_texts(row["year"])
+    return row | {"title": f"{row['title']} ({year[0]})"} if year else row
+
+
+def _template(facts: _Told, verb: str, kind: str) -> str:
     """The same without a model: the reason, and the first of what is shared."""
     begin = f"We recommend {facts['recommended'][0]}"
     if kind == "neighbour":

@@ -10,8 +10,10 @@ that it writes is looked up in the facts it was given. A sentence stands when
 3. words of a name stand side by side only where they do in the facts: no "Steven Hanks" of two;
 4. what it says of a person or title fits the fact it is from: no actor is said to direct, and no
    recommended title to be liked (`roles`);
-5. its words from a fact in prose, such as a plot, come from one sentence of it and in its order;
-6. it has no sign, such as % or $, that the facts have not.
+5. its words from a fact in prose, such as a plot, come from one sentence of it, in its order and
+   with all its words that deny;
+6. its numbers are not those of a title, and near "released" not those of prose;
+7. it has no sign, such as % or $, that the facts have not.
 
 What this does not catch: words left out of a sentence of the facts can change what it says ("a doll
 is threatened by a spaceman" becomes "a doll threatened a spaceman"), and so can a fact told of
@@ -20,15 +22,19 @@ another thing of the same sentence. Facts that are false stay false.
 
 from __future__ import annotations
 
-import math
+import datetime
+import numbers
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from llmrec_kernels.language import roles
 from llmrec_kernels.language.words import (
+    DENYING,
     GUARDED,
     NEUTRAL,
     Word,
@@ -43,7 +49,9 @@ from llmrec_kernels.language.words import (
 Value: TypeAlias = "str | float | Sequence[str] | Sequence[float]"
 Facts: TypeAlias = "Mapping[str, Value]"
 
-_PROSE = 8  # a text of more words than this is prose, of fewer a name or a list
+_PROSE = 3  # a text of so many words is prose, if it is no list of names
+_PARTICLES = listed("van von de da di du del der den dos la le el al bin")  # within names
+_RELEASED = listed("release released")
 _PRONOUNS = listed("it its they their them this these those he she his her")
 # The common ones, and the dashes and quotation marks of typesetters.
 _PUNCTUATION = frozenset(".,;:!?'\"()-/&\u2013\u2014\u2018\u2019\u201c\u201d")
@@ -122,29 +130,32 @@ def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
     return " ".join(kept), list(against)
 
 
-def texts_of(value: Any) -> list[str]:
+def fact_texts(value: Any) -> list[str]:
     """A fact as texts; none for what is missing.
 
     Examples
     --------
-    >>> texts_of(["a", "b"]), texts_of(1979.0), texts_of(float("nan"))
-    (['a', 'b'], ['1979'], [])
+    >>> fact_texts(["a", "b"]), fact_texts(1979.0), fact_texts(float("nan")), fact_texts(False)
+    (['a', 'b'], ['1979'], [], ['no'])
     """
     if value is None or isinstance(value, str):
         return [value] if value and value.strip() else []
-    if isinstance(value, Iterable) and not isinstance(value, bytes):
-        return [text for one in value for text in texts_of(one)]
-    if value is pd.NA:
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        entries = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [text for one in entries for text in fact_texts(one)]
+    if isinstance(value, datetime.date | np.datetime64):
+        moment = pd.Timestamp(value)
+        return [] if moment is pd.NaT else [moment.date().isoformat()]
+    if value is pd.NA or value is pd.NaT or value != value:
         return []
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"a fact must be a text, a number or a sequence of these, got {value!r}."
-        ) from None
-    if math.isnan(number):
-        return []
-    return [str(int(number)) if number.is_integer() else str(value)]
+    if isinstance(value, bool | np.bool_):
+        return ["yes" if value else "no"]
+    if isinstance(value, numbers.Number):  # Decimal too, which is no Real
+        whole = isinstance(value, numbers.Integral) or value % 1 == 0  # type: ignore[operator]
+        return [str(int(value)) if whole else str(value)]  # type: ignore[call-overload]
+    raise TypeError(
+        f"a fact must be a text, a number, a date or a sequence of these, got {value!r}."
+    )
 
 
 class _Known:
@@ -153,30 +164,28 @@ class _Known:
     def __init__(self, facts: Facts) -> None:
         if not isinstance(facts, Mapping):
             raise TypeError(f"facts must be a mapping of names to values, got {facts!r}.")
-        self._texts = {str(name): texts_of(value) for name, value in facts.items()}
+        self._texts = {str(name): fact_texts(value) for name, value in facts.items()}
         self._texts = {name: texts for name, texts in self._texts.items() if texts}
         self._rows = [words(text) for texts in self._texts.values() for text in texts]
         told = [f"{name}: {', '.join(texts)}" for name, texts in self._texts.items()]
         self._guarded_rows = [*self._rows, *map(words, told)]
-        prose = [
-            [words(sentence) for sentence in sentences(text)]
-            for texts in self._texts.values()
-            for text in texts
-            if len(words(text)) > _PROSE
-        ]
-        self._prose = [sentence for text in prose for sentence in text]
-        self._listed = {
-            form
-            for row in self._rows
-            if len(row) <= _PROSE
-            for word in row
-            for form in forms(word.plain)
-        }
-        named = {form for name in self._texts for one in words(name) for form in forms(one.plain)}
-        self._words = {form for row in self._rows for word in row for form in forms(word.plain)}
-        self._roles = roles.Roles(self._texts)
-        self._neutral = NEUTRAL | self._roles.neutral()
-        self._words |= {one for one in named if one not in roles.WORDS}
+        prose = [(name, one) for name, texts in self._texts.items() for one in texts
+                 if _is_prose(name, one)]  # fmt: skip
+        self._prose = [words(sentence) for _, text in prose for sentence in sentences(text)]
+        self._roles = roles.Roles(
+            {
+                name: [one for one in texts if (name, one) not in prose]
+                for name, texts in self._texts.items()
+            }
+        )
+        plain = [name for name in self._texts if not roles.is_names(name)]
+        self._counted = _forms(
+            one for name in plain for one in self._texts[name] if (name, one) not in prose
+        )
+        self._counted_in_prose = self._counted | _forms(text for _, text in prose)
+        self._words = _forms(text for texts in self._texts.values() for text in texts)
+        self._words |= _forms(self._texts) - roles.WORDS
+        self._neutral = NEUTRAL | self._roles.neutral
 
     def unsupported(self, sentence: str) -> list[str]:
         """What speaks against a sentence, in the order of the checks."""
@@ -186,10 +195,11 @@ class _Known:
             for place, word in enumerate(said)
             if not (self._in_place(said, place) if word.plain in GUARDED else self._has(word))
         ]
+        found = found or list(self._mixed_names(said, sentence))
         found = found or [
-            *self._mixed_names(said, sentence),
-            *self._roles.misplaced(said, sentence),
-            *self._out_of_order(said),
+            *([] if self._is_prose(said) else self._roles.misplaced(said, sentence)),
+            *self._left_of_prose(self._of_prose(said), said),
+            *self._foreign_numbers(said),
         ]
         return found + [one for one in sentence if self._is_foreign_sign(one)]
 
@@ -250,24 +260,63 @@ class _Known:
                     names.add(word.plain)
         return names - small
 
-    def _out_of_order(self, said: list[Word]) -> list[str]:
-        """Words from prose that no one sentence of it has in this order."""
-        from_prose = [
+    def _of_prose(self, said: list[Word]) -> list[Word]:
+        """Words that prose has, outside of whole names."""
+        return [
             word
-            for word in said
+            for word in self._outside_names(said)
             if word.plain not in self._neutral
             and word.plain not in GUARDED
-            and forms(word.plain).isdisjoint(self._listed)
+            and forms(word.plain).isdisjoint(self._counted)
             and any(same(word.plain, one.plain) for row in self._prose for one in row)
         ]
-        left = [_left_over(from_prose, row) for row in self._prose]
+
+    def _is_prose(self, said: list[Word]) -> bool:
+        """Whether all that a sentence says is one sentence of prose: then its roles are those."""
+        content = [one for one in said if one.plain not in NEUTRAL and one.plain not in GUARDED]
+        return bool(content) and bool(self._prose) and not self._left_of_prose(content, said)
+
+    def _left_of_prose(self, content: list[Word], said: list[Word]) -> list[str]:
+        """Words from prose that no one sentence of it has in this order, with its denials."""
+        denied = _denials(said)
+        left = [
+            content if _denials(row) - denied else _left_over(content, row) for row in self._prose
+        ]
         return [word.shown for word in min(left, key=len, default=[])]
+
+    def _foreign_numbers(self, said: list[Word]) -> Iterator[str]:
+        """Numbers that only a title has, or only prose where a release is told."""
+        told = _RELEASED.isdisjoint(word.plain for word in said)
+        known = self._counted_in_prose if told else self._counted
+        for word in self._outside_names(said):
+            if word.plain.lstrip("-")[:1].isdigit() and word.plain not in known:
+                yield word.shown
+
+    def _outside_names(self, said: list[Word]) -> list[Word]:
+        inside = {n for one in self._roles.mentions(said) for n in range(one.start, one.end)}
+        return [word for place, word in enumerate(said) if place not in inside]
 
     def _is_foreign_sign(self, sign: str) -> bool:
         plain = sign.isalnum() or sign.isspace() or sign in _PUNCTUATION
         return not plain and not any(
             sign in text for texts in self._texts.values() for text in texts
         )
+
+
+def _forms(texts: Iterable[str]) -> set[str]:
+    return {form for text in texts for word in words(text) for form in forms(word.plain)}
+
+
+def _is_prose(name: str, text: str) -> bool:
+    """Whether a fact is in words of its own order: no name, no number and no list of these."""
+    row = words(text)
+    small = [word for word in row if not (word.is_capital or word.shown[0].isdigit())]
+    names = all(word.plain in NEUTRAL or word.plain in _PARTICLES for word in small)
+    return len(row) >= _PROSE and not names and not roles.is_names(name)
+
+
+def _denials(row: list[Word]) -> Counter[str]:
+    return Counter(one.plain for one in row if one.plain in DENYING or one.plain.endswith("n't"))
 
 
 def _runs(row: list[str], length: int) -> Iterator[list[str]]:

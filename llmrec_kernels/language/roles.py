@@ -1,12 +1,15 @@
 """Who did what: a name of one fact must not be given the part of another.
 
-A word such as "directed", "starring" or "liked" says which fact the names near it are from. It
-stands only where there is that fact, and a name that it governs must be one of it. The name of any
-other fact, such as "genre", does so for a name right after it.
+A sentence with words such as "directed by", "stars", "you liked" or the name of a fact ("genre") is
+cut at them. What follows such words, up to the next ones, holds a whole name of their fact and no
+other name; what stands before the first of them may name the title and its genres. Beside names
+there are only small words (`_LINKS`), the noun and the year: no "who also", no "will". In all other
+sentences no person and no title of a history is named.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,36 +18,69 @@ from llmrec_kernels.language.words import NEUTRAL, Word, forms, listed, words
 
 class _Role(NamedTuple):
     keys: frozenset[str]  # words in the names of facts
-    words: frozenset[str]  # words that say so in a sentence
+    alone: frozenset[str] = frozenset()  # words that say so
+    by: frozenset[str] = frozenset()  # those that do when "by" follows
+    never: frozenset[str] = frozenset()  # those that leave open who did it, for a small model
 
 
-def _role(keys: str, said: str) -> _Role:
-    return _Role(listed(keys), listed(said))
+class _Mention(NamedTuple):
+    start: int
+    end: int
+    facts: set[str]
 
 
+class _Cut(NamedTuple):
+    start: int
+    end: int
+    role: str | None  # None where the words do not say whose part it is
+
+
+# What someone did with items: only with "you", and with the word that the fact itself has.
+DONE = listed("bought chose heard liked played rated read took visited watched")
 _ROLES = {
-    "direct": _role("director directors", "direct directs directed directing director directors"),
-    "star": _role(
-        "cast star stars starring actor actors",
-        "star stars starred starring cast actor actors",
+    "direct": _Role(
+        listed("director directors"),
+        listed("director directors"),
+        listed("directed"),
+        listed("direct directs directing"),
     ),
-    "write": _role("author authors writer writers", "author authors writer writers written wrote"),
-    # What someone did with items: only the word that the fact itself has.
-    "did": _role(*["liked watched read heard played bought took rated visited"] * 2),
-    "recommend": _role(
-        "recommended",
-        "recommend recommends recommended recommendation suggest suggested enjoy",
+    "star": _Role(
+        listed("cast star stars starring actor actors"),
+        listed("star stars starred starring cast actor actors"),
     ),
+    "write": _Role(
+        listed("author authors writer writers"),
+        listed("author authors writer writers"),
+        listed("written"),
+        listed("wrote write writes writing"),
+    ),
+    "recommended": _Role(listed("recommended")),
+    **{verb: _Role(listed(verb)) for verb in DONE},
 }
-DONE = _ROLES["did"].words
-WORDS = frozenset(word for role in _ROLES.values() for word in role.words)
-# "A film by ..." names who made it: one of these.
-_MAKERS = ("direct", "write")
-# What may stand between a name and the word that says what it did: "Tom Hanks also stars".
-_LINKS = listed("is are was were be been has have also who which that the a an")
-_RESTARTS = listed("so because since if while")
-# What may stand between such a word and a name that did nothing: "directed by Comedy".
-_BEFORE = listed("by the of")
+_WITH = {verb: ("you", verb) for verb in DONE} | {
+    "recommend": ("we", "recommended"),
+    "suggest": ("we", "recommended"),
+}
+_NEVER = listed("recommends recommended recommendation suggests suggested").union(
+    *(role.never for role in _ROLES.values())
+)
+WORDS = _NEVER.union(_WITH, *(role.alone | role.by for role in _ROLES.values()))
+
+# Facts that say what an item is: their values may stand before the first role.
+_FREE = listed(
+    "title noun kind genre genres tag tags category categories brand color colour language country"
+)
+_UNLABELLED = listed("title year noun")
+_LINKS = listed(
+    "a an and are because film in include includes including is it its of release released share "
+    "shared shares since so the their these they this was were"
+)
+
+
+def is_names(key: str) -> bool:
+    """Whether a fact is of names by what it is called, however its values are written."""
+    parts = {word.plain for word in words(key)}
+    return bool(parts & _FREE) or any(parts & role.keys for role in _ROLES.values())
 
 
 class Roles:
@@ -53,87 +89,109 @@ class Roles:
     Parameters
     ----------
     texts : mapping of str to sequence of str
-        The facts.
+        The facts that are no prose.
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        self._roles: dict[str, frozenset[str]] = {}  # with the words that say so
-        self._labels: dict[str, str] = {}  # by a form of a word in the name of a fact
-        self._roles_of: dict[tuple[str, ...], set[str]] = {}
+        self._neutral: set[str] = set()
+        self._labels: dict[str, str] = {}  # role by a form of a word in the name of a fact
+        self._names: dict[tuple[str, ...], set[str]] = {}
+        self._lower: set[tuple[str, ...]] = set()  # names of one word that need no capital
+        self._free: set[str] = set()
+        self._others = set(_LINKS)
         for key, values in texts.items():
+            named = [word for value in values for word in words(value) if word.shown[-1].isalpha()]
             parts = {word.plain for word in words(key)}
-            own = [name for name, role in _ROLES.items() if parts & role.keys]
-            for role in own:
-                said = parts if role == "did" else _ROLES[role].words
-                self._roles[role] = self._roles.get(role, frozenset()) | said
-            if key == "title":
-                continue  # what all is said of: "directed Alien" and "stars in Alien"
-            if not own:
-                own = [key]
-                labels = {form for part in parts - NEUTRAL for form in forms(part)}
-                self._labels |= dict.fromkeys(labels, key)
+            if key in ("noun", "kind", "year"):
+                self._others |= {word.plain for value in values for word in words(value)}
+            if not named or key == "noun":
+                continue
+            own = {name for name, role in _ROLES.items() if parts & role.keys} or {key}
+            for role in own & _ROLES.keys():
+                self._neutral |= _ROLES[role].alone | _ROLES[role].by
+                self._neutral |= {word for word, (_, said) in _WITH.items() if said == role}
+            if own == {key} and key not in _ROLES:
+                labels = parts - NEUTRAL - _UNLABELLED
+                self._labels |= {form: key for part in labels for form in forms(part)}
+            is_free = bool(parts & _FREE) or not any(word.is_capital for word in named)
+            if is_free:
+                self._free |= own
             for value in values:
-                name = tuple(word.plain for word in words(value))
-                if name:
-                    self._roles_of.setdefault(name, set()).update(own)
+                for one in {value} if key == "title" else {value, *re.split(r"[,;|]", value)}:
+                    self._add(words(one), own, is_free)
 
+    def _add(self, name: list[Word], own: set[str], is_free: bool) -> None:
+        plain = tuple(word.plain for word in name)
+        if plain:
+            self._names.setdefault(plain, set()).update(own)
+            if not name[0].is_capital or (is_free and own != {"title"}):
+                self._lower.add(plain)
+
+    @property
     def neutral(self) -> frozenset[str]:
         """Words of the roles that the facts have."""
-        return frozenset(word for said in self._roles.values() for word in said)
+        return frozenset(self._neutral)
 
-    def misplaced(self, said: list[Word], sentence: str) -> Iterator[str]:
-        """Names that a sentence gives another part than the facts do."""
-        for start, end, had in self._mentions(said):
-            asked = self._governing(said, start, end, sentence, had)
-            if asked and had.isdisjoint(asked):
-                yield sentence[said[start].start : said[end - 1].end]
-
-    def _mentions(self, said: list[Word]) -> Iterator[tuple[int, int, set[str]]]:
-        """Places [start, end) of names, the longest first, and their roles."""
+    def mentions(self, said: list[Word]) -> Iterator[_Mention]:
+        """Whole names in a sentence, the longest first."""
         plain = [word.plain for word in said]
         place = 0
         while place < len(plain):
-            best, had = 0, set[str]()
-            for name, own in self._roles_of.items():
-                if len(name) > best and tuple(plain[place : place + len(name)]) == name:
-                    best, had = len(name), own
-            if not best and said[place].is_capital:  # a family name alone
-                had = {
-                    role
-                    for name, own in self._roles_of.items()
-                    if len(name) > 1 and name[-1] == plain[place]
-                    for role in own
-                }
-                best = 1 if had else 0
-            if best:
-                yield place, place + best, had
-            place += max(best, 1)
+            found = [
+                name
+                for name in self._names
+                if tuple(plain[place : place + len(name)]) == name
+                and (len(name) > 1 or said[place].is_capital or name in self._lower)
+            ]
+            name = max(found, key=len, default=())
+            if name:
+                yield _Mention(place, place + len(name), self._names[name])
+            place += max(len(name), 1)
 
-    def _governing(
-        self, said: list[Word], start: int, end: int, sentence: str, had: set[str]
-    ) -> tuple[str, ...] | None:
-        """The roles that a sentence gives to the name at [start, end); None where it gives none."""
-        did = not had.isdisjoint(self._roles)
-        for place in range(end, len(said) if did else end):
-            if "," in sentence[said[place - 1].end : said[place].start]:
-                break
-            role = self._said(said[place])
-            if role is not None:
-                return (role,)
-            if said[place].plain not in _LINKS:
-                break
-        for place in range(start - 1, -1, -1):
-            word = said[place].plain
-            role = self._said(said[place])
-            if role is not None:
-                return (role,)
-            if word in self._labels and place >= start - 2:
-                return (self._labels[word],)
-            if word in _RESTARTS or not (did or word in _BEFORE):
-                return None
-            if word == "by" and (place == 0 or self._said(said[place - 1]) is None):
-                return _MAKERS
-        return None
+    def misplaced(self, said: list[Word], sentence: str) -> list[str]:
+        """What of a sentence gives a name another part than the facts do."""
+        mentions = list(self.mentions(said))
+        inside = {place for one in mentions for place in range(one.start, one.end)}
+        outside = [place for place in range(len(said)) if place not in inside]
+        cuts = [cut for place in outside for cut in self._cut(said, place)]
+        stops = [*(one.start for one in cuts), len(said)]
+        wrong = [one for one in mentions if one.start < stops[0]]
+        wrong = [one for one in wrong if one.facts.isdisjoint(self._free)]
+        for cut, stop in zip(cuts, stops[1:], strict=True):
+            held = [one for one in mentions if cut.end <= one.start < stop]
+            wrong += [one for one in held if cut.role not in one.facts]
+            if not held:
+                wrong.append(_Mention(cut.start, cut.end, set()))
+        taken = {place for one in cuts for place in range(one.start, one.end)}
+        for place in outside:
+            word = said[place]
+            foreign = word.plain not in self._others if cuts else self._is_part(word)
+            if foreign and place not in taken:
+                wrong.append(_Mention(place, place + 1, set()))
+        wrong.sort(key=lambda one: one.start)
+        return [sentence[said[one.start].start : said[one.end - 1].end] for one in wrong]
 
-    def _said(self, word: Word) -> str | None:
-        return next((name for name, said in self._roles.items() if word.plain in said), None)
+    def _is_part(self, word: Word) -> bool:
+        """Whether a word with a capital is of names of people, and of no other."""
+        owners = set[str]().union(
+            *(facts for name, facts in self._names.items() if word.plain in name)
+        )
+        return word.is_capital and bool(owners) and owners.isdisjoint(self._free)
+
+    def _cut(self, said: list[Word], place: int) -> Iterator[_Cut]:
+        """The place of the words that say whose part follows, if it is here."""
+        plain = said[place].plain
+        before = said[place - 1].plain if place else ""
+        after = said[place + 1].plain if place + 1 < len(said) else ""
+        label = next((self._labels[one] for one in forms(plain) if one in self._labels), None)
+        if plain in _WITH:
+            who, role = _WITH[plain]
+            yield _Cut(place - (before == who), place + 1, role if before == who else None)
+        elif plain in WORDS:
+            names = (name for name, one in _ROLES.items() if plain in one.alone)
+            by = (name for name, one in _ROLES.items() if plain in one.by and after == "by")
+            name = next(names, None)
+            passive = next(by, None)
+            yield _Cut(place, place + 1 + (passive is not None), name or passive)
+        elif label is not None:
+            yield _Cut(place, place + 1, label)

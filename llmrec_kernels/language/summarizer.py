@@ -14,9 +14,10 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from llmrec_kernels.language.models import LanguageModel, check_positive, texts_of
+from llmrec_kernels.language.models import LanguageModel, texts_of
 from llmrec_kernels.language.words import sentences
 from llmrec_kernels.language.writing import Prompting, Writer, Writing, judged
+from llmrec_kernels.ops.checks import positive_int
 
 _ROUNDS = 4  # a window of 256 tokens and parts cut to a fifth: texts of 150,000 tokens
 _SENTENCES = 2
@@ -94,7 +95,7 @@ class Summarizer:
         if not hasattr(encoder, "token_counts"):
             raise TypeError(f"encoder must count tokens, as a TextEncoder does, got {encoder!r}.")
         if window is not None:
-            check_positive("window", window)
+            positive_int("window", window)
         self.encoder = encoder
         self._window = window
         self._writer = Writer(

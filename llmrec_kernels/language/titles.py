@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llmrec_kernels.language.facts import fact_texts
+
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.+), (The|A|An|La|Le|Les|L'|Il|El|Das|Der|Die)((?: \(.*\))?)$")
 
@@ -43,9 +45,11 @@ def with_readable_title(row: Mapping[str, Any]) -> dict[str, Any]:
     Examples
     --------
     >>> with_readable_title({"title": "Usual Suspects, The (1995)"})
-    {'year': 1995, 'title': 'The Usual Suspects'}
+    {'title': 'The Usual Suspects', 'year': 1995}
     """
     title = row.get("title")
     if not isinstance(title, str):
         return {"year": None, **row}
-    return {"year": year_of(title), **row, "title": readable(title)}
+    year = row.get("year")
+    found = year if fact_texts(year) else year_of(title)
+    return {**row, "year": found, "title": readable(title)}

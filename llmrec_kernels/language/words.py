@@ -7,8 +7,9 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-# A number with what is glued to it (1990s, 3rd), or letters with apostrophes among them (don't).
-_WORD = re.compile(r"\d+(?:[.,]\d+)*[^\W\d_]*|[^\W\d_]+(?:'[^\W\d_]+)*")
+# A number with its sign and what is glued to it (-5, 1990s, 3rd), or letters, perhaps with
+# apostrophes among them (don't).
+_WORD = re.compile(r"(?:(?<![\w)\]%.-])-)?\d+(?:[.,]\d+)*[^\W\d_]*|[^\W\d_]+(?:'[^\W\d_]+)*")
 # Where a sentence ends: not after an initial or a short title, nor before a small letter.
 _END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bJr)(?<!\bvs)"
@@ -39,17 +40,24 @@ NEUTRAL = listed(
     """
 )
 
-# Words that are true only with the very neighbours that they have in the facts.
-GUARDED = listed(
+# Words that deny: who tells a sentence of the facts tells them too.
+DENYING = listed(
     """
     no not never none nor neither nothing nobody nowhere without cannot hardly barely rarely unlike
+    except unless
+    """
+)
+
+# Words that are true only with the very neighbours that they have in the facts.
+GUARDED = DENYING | listed(
+    """
     all any both each every only most more less least fewer than many much few some several other
-    another first last next before after until later earlier again still just even but except
+    another first last next before after until later earlier again still just even but
     instead best better worst worse
     """
 )
 
-_APOSTROPHES = {ord(one): "'" for one in "\N{LEFT SINGLE QUOTATION MARK}\u2019\u02bc"}
+_SIGNS = {ord(one): "'" for one in "\N{LEFT SINGLE QUOTATION MARK}\u2019\u02bc"} | {0x2212: "-"}
 _COUNTED = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty"
@@ -92,7 +100,7 @@ def words(text: str) -> list[Word]:
     >>> [word.plain for word in words("Amélie's two cats, in 1,999 Sci-Fi films.")]
     ['amelie', '2', 'cats', 'in', '1999', 'sci', 'fi', 'films']
     """
-    flat = text.translate(_APOSTROPHES)  # one sign for one: places stay those of the text
+    flat = text.translate(_SIGNS)  # one sign for one: places stay those of the text
     return [
         Word(match.group(), _plain(match.group()), match.start(), match.end())
         for match in _WORD.finditer(flat)
@@ -122,7 +130,7 @@ def forms(plain: str) -> frozenset[str]:
     ['hunt', 'hunte', 'hunted']
     """
     found = {plain}
-    if plain[:1].isdigit():
+    if plain.lstrip("-")[:1].isdigit():
         return frozenset(found)
     if plain[-1:] != "s" or plain[-2:] == "ss":
         pass
@@ -176,6 +184,6 @@ def is_whole(sentence: str) -> bool:
 def _plain(shown: str) -> str:
     decomposed = unicodedata.normalize("NFKD", shown.casefold())
     bare = "".join(one for one in decomposed if not unicodedata.combining(one))
-    if bare[0].isdigit():
+    if bare.lstrip("-")[:1].isdigit():
         return bare.replace(",", "")
     return _SAME.get(bare.removesuffix("'s"), bare.removesuffix("'s"))

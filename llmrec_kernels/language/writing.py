@@ -16,12 +16,16 @@ from tqdm import tqdm
 
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels.language.cache import CompletionCache
-from llmrec_kernels.language.facts import Facts, supported_part, texts_of
-from llmrec_kernels.language.models import LanguageModel, check_positive
+from llmrec_kernels.language.facts import Facts, fact_texts, supported_part
+from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.language.words import sentences
+from llmrec_kernels.ops.checks import positive_int
 
 # Enters the name of the cache file: raised when what a completion means changes.
 _CACHE_FORMAT = 1
+# Beginnings of words whose first sound is another than their first letter's.
+_MUTE = ("hour", "heir", "honest", "honour", "honor")
+_CONSONANTS = ("uni", "use", "usual", "utility", "euro", "one", "once", "ukulele")
 
 
 class Writing(NamedTuple):
@@ -94,7 +98,7 @@ class Writer:
     ) -> None:
         if model is not None and not hasattr(model, "generate"):
             raise TypeError(f"model must be a LanguageModel or None, got {model!r}.")
-        check_positive("max_new_tokens", prompting.max_new_tokens)
+        positive_int("max_new_tokens", prompting.max_new_tokens)
         self.model = model
         self.prompting = prompting
         self._cache_dir = cache_dir
@@ -170,7 +174,7 @@ def told(facts: Facts) -> str:
     Title: Alien
     Genres: Horror, Sci-Fi
     """
-    lines = {name: ", ".join(texts_of(value)) for name, value in facts.items()}
+    lines = {name: ", ".join(fact_texts(value)) for name, value in facts.items()}
     return "\n".join(f"{spelled(name)}: {text}" for name, text in lines.items() if text)
 
 
@@ -203,10 +207,11 @@ def article(noun: str) -> str:
 
     Examples
     --------
-    >>> article("film"), article("item")
-    ('a film', 'an item')
+    >>> article("film"), article("item"), article("hour"), article("university course")
+    ('a film', 'an item', 'an hour', 'a university course')
     """
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    vowel = noun[:1].lower() in "aeiou" and not noun.lower().startswith(_CONSONANTS)
+    return f"{'an' if vowel or noun.lower().startswith(_MUTE) else 'a'} {noun}"
 
 
 def checked_noun(noun: str) -> str:
@@ -218,8 +223,21 @@ def checked_noun(noun: str) -> str:
 
 def column_facts(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, list[str]]:
     """What columns say of an item, as texts; what is missing is left out."""
-    found = {name: texts_of(row[name]) for name in columns}
+    found = {name: _texts(row, name) for name in columns}
     return {name: texts for name, texts in found.items() if texts}
+
+
+def checked_columns(items: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+    """The columns of items, among which these must be, and none twice."""
+    if not isinstance(items, pd.DataFrame):
+        raise TypeError(f"items must be a pandas DataFrame, got {type(items).__name__}.")
+    held = list(items.columns)
+    for name in wanted:
+        if name not in held:
+            raise ValueError(f"items has no column {name!r}; its columns are {held}.")
+    if len(set(held)) < len(held):
+        raise ValueError(f"items has two columns of one name; its columns are {held}.")
+    return held
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -232,3 +250,10 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = frame.to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _texts(row: Mapping[str, Any], name: str) -> list[str]:
+    try:
+        return fact_texts(row[name])
+    except TypeError as error:
+        raise TypeError(f"column {name!r} of item {row.get('item')!r}: {error}") from None

@@ -69,7 +69,7 @@ def _described(model: LanguageModel, items: pd.DataFrame, texts: int) -> _Run:
     begun = time.perf_counter()
     frame = describer.describe(chosen)
     seconds = time.perf_counter() - begun
-    columns = [frame[name] for name in ("description", "source", "completion", "refused")]
+    columns = [frame[name] for name in ("description", "described_by", "completion", "refused")]
     written = [Writing(*one) for one in zip(*columns, strict=True)]
     return _Run([told(describer.facts(row)) for row in rows_of(chosen)], written, seconds)
 
