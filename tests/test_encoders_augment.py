@@ -43,6 +43,7 @@ def test_a_seed_draws_the_same_again():
         ({"rate": 0}, "rate is 0; expected more than 0 and less than 1"),
         ({"rate": 1.0}, "rate is 1.0; expected more than 0 and less than 1"),
         ({"copies": 0}, "copies"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
     ],
 )
 def test_what_cannot_be_left_out_is_refused(arguments, message):
@@ -80,5 +81,10 @@ def test_a_real_model_says_it_in_other_words():
 
 
 def test_likeness_is_a_cosine():
+    encoder = TextEncoder(bundled_encoder_path())
     with pytest.raises(ValueError, match="likeness is 2; expected -1 to 1"):
-        Paraphraser(Writes(), None, likeness=2)  # type: ignore[arg-type]
+        Paraphraser(Writes(), encoder, likeness=2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model is 5; expected a LanguageModel"):
+        Paraphraser(5, encoder)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="encoder is 6; expected an object with encode"):
+        Paraphraser(Writes(), 6)  # type: ignore[arg-type]

@@ -154,3 +154,14 @@ def test_heads_of_a_network_of_another_kind_are_not_guessed_at():
     model = GPT2Model(GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2))
     with pytest.raises(ValueError, match=r"no way to drop heads of model 'gpt' \(GPT2Model\)"):
         compressed(model, Compression(heads=1), "gpt")
+
+
+def test_heads_that_are_named_alike_but_work_otherwise_are_not_dropped():
+    from transformers import RoFormerConfig, RoFormerModel
+
+    config = RoFormerConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"expected one of bert, camembert"):
+        compressed(RoFormerModel(config), Compression(heads=1), "roformer")

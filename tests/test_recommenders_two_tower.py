@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recommender_cases import Letters, everything, make_interactions, make_items
+from recommender_cases import Letters, everything, make_interactions, make_items, name
 from small_histories import real
 
 from llmrec_kernels.datasets import movielens_100k
@@ -343,3 +343,27 @@ def test_without_peft_adapters_are_refused_with_what_to_install(small_model, mon
     model = TwoTowerRecommender(TextEncoder(small_model, cache_dir=False), tune="lora")
     with pytest.raises(ImportError, match=r"needs peft.*pip install 'llmrec-kernels\[train\]'"):
         model.fit(make_interactions(lambda code: code), make_items(lambda code: code))
+
+
+def test_a_loaded_model_answers_texts_with_the_same_bits(tmp_path):
+    for number, options in enumerate(({}, {"hidden": 8}, {"loss": "rating"})):
+        model = TwoTowerRecommender(Letters(), dim=4, training={"epochs": 2}, **options)
+        model.fit(make_interactions(name), make_items(name)).save(tmp_path / str(number))
+        again = Recommender.load(tmp_path / str(number), encoder=Letters())
+        for text in ("abba", "fed cab", "d", "ccc a"):
+            ours, theirs = model.recommend_from_text(text), again.recommend_from_text(text)
+            np.testing.assert_array_equal(ours.score, theirs.score)
+
+
+def test_validation_in_blocks_is_that_of_all_users_at_once(monkeypatch):
+    pairs = [(user, (5 * user + 7 * place) % 12) for user in range(60) for place in range(5)]
+    seen = pd.DataFrame([(name(u), name(i)) for u, i in pairs], columns=["user", "item"])
+
+    def report():
+        model = TwoTowerRecommender(Letters(), dim=4, training={"epochs": 3})
+        return model.fit(seen, make_items(name)).training_report
+
+    whole = report()
+    monkeypatch.setattr(towers, "_SCORES", 24)
+    for one, other in zip(whole.epochs, report().epochs, strict=True):
+        assert other.validation == pytest.approx(one.validation, rel=1e-6)

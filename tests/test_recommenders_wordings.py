@@ -8,7 +8,14 @@ import torch
 from recommender_cases import N_ITEMS, Letters, features, make_interactions, make_items, name, table
 
 from llmrec_kernels.encoders.augment import TokenDropout
-from llmrec_kernels.recommenders import Recommender, TwoTowerRecommender
+from llmrec_kernels.recommenders import (
+    FeatureEncoder,
+    Recommender,
+    TwoTowerRecommender,
+    tower_items,
+)
+from llmrec_kernels.recommenders.history import History, as_rows
+from llmrec_kernels.recommenders.towers import Shape, Towers
 from llmrec_kernels.recommenders.wordings import Wordings, wordings
 from llmrec_kernels.training import Training
 
@@ -58,6 +65,24 @@ def test_no_other_wording_or_the_same_one_changes_no_model():
     assert others.owners.tolist() == list(range(len(texts)))
 
 
+def test_wordings_that_say_the_same_leave_the_map_from_texts_as_it_is():
+    """A row that comes several times, with λ for as many more, is the same regression."""
+    torch.manual_seed(0)
+    network = Towers(Shape(5, 3, None, N_ITEMS, 0), None).eval().requires_grad_(False)
+    network.beyond.normal_()
+    vectors, some = torch.randn(N_ITEMS, 5), torch.tensor([0, 3, 4, 7])
+    rows = as_rows(some.numpy(), np.ones(4), np.zeros(4))
+    history = History(np.zeros(4, dtype=np.int64), rows, N_ITEMS)
+    owners = some.repeat_interleave(3)
+    options = {"loss": "contrastive", "regularization": 2.0}
+    plain = tower_items.placed(network, vectors, None, history, **options)
+    worded = tower_items.placed(
+        network, vectors, Wordings(vectors[owners], owners), history, **options
+    )
+    for one, other in zip(plain, worded, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_other_wordings_change_what_texts_say():
     plain, more = towers(), towers(augment=TokenDropout(0.5, copies=3))
     # A text of letters is one word, which always stays; so the wordings are given here.
@@ -103,11 +128,49 @@ def test_a_saved_model_needs_no_other_wordings(tmp_path):
             ValueError,
             "there is no encoder for them",
         ),
+        (
+            {"augment": TokenDropout(), "encoder": FeatureEncoder(categories=["kind"])},
+            ValueError,
+            "there is no encoder for them",
+        ),
+        (
+            {"augment": TokenDropout(), "embeddings": np.eye(12)},
+            ValueError,
+            "but embeddings are given",
+        ),
     ],
 )
 def test_wordings_that_teach_nothing_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         TwoTowerRecommender(**{"encoder": Letters()} | options)
+
+
+class Gives:
+    """What is no list of wordings for each text."""
+
+    def __init__(self, views):
+        self.given = views
+
+    def views(self, texts):
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("views", "error", "message"),
+    [
+        ([["a"]], ValueError, "augment.views gave 1 entries for 12 texts"),
+        (
+            ["abc"] * 12,
+            TypeError,
+            "augment.views gave 'abc' for text 0; expected a list of strings",
+        ),
+        ([[0.5]] * 12, TypeError, r"augment.views gave \[0.5\] for text 0"),
+        (None, ValueError, "augment.views gave None for 12 texts"),
+    ],
+)
+def test_what_are_no_wordings_is_told(views, error, message):
+    with pytest.raises(error, match=message):
+        towers(augment=Gives(views))
 
 
 def test_a_language_model_that_is_trained_reads_the_texts_themselves():

@@ -51,6 +51,8 @@ class TokenDropout:
             raise ValueError(f"rate is {rate}; expected more than 0 and less than 1")
         self.copies = checks.positive_int("copies", copies)
         self.seed = checks.integer("seed", seed)
+        if self.seed < 0:
+            raise ValueError(f"seed is {seed}; expected at least 0")
 
     def views(self, texts: Sequence[str]) -> list[list[str]]:
         """`copies` wordings of each text; none of a text without words.

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_KINDS = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 # Where the parts of an attention layer are: query, key, value, and what joins the heads.
 _ATTENTIONS = (
     ("self.query", "self.key", "self.value", "output.dense"),  # BERT, RoBERTa, ELECTRA
@@ -76,7 +77,9 @@ class Compression(NamedTuple):
         if not isinstance(compression.int8, bool):
             raise TypeError(f"compression has int8 {compression.int8!r}; expected True or False")
         if compression.int8 and importlib.util.find_spec("torchao") is None:
-            raise ImportError("int8 needs torchao: pip install torchao", name="torchao")
+            raise ImportError(
+                "int8 needs torchao: pip install 'llmrec-kernels[compress]'", name="torchao"
+            )
         return None if compression == Compression() else compression
 
 
@@ -143,10 +146,10 @@ def _keep_heads(model: Any, count: int, name: str) -> None:
         for paths in _ATTENTIONS
         if all(_has(module, path) for path in paths)
     ]
-    if not found:
+    if not found or model.config.model_type not in _KINDS:
         raise ValueError(
             f"compression knows no way to drop heads of model {name!r} "
-            f"({type(model).__name__}); expected one built as BERT or DistilBERT"
+            f"({type(model).__name__}); expected one of {', '.join(_KINDS)}"
         )
     for module, paths in found:
         query, key, value, out = (module.get_submodule(path) for path in paths)

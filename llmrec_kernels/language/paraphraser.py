@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.ops import checks
+from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.features import Encodes
 
 _ASK = "Say the same in other words, in one sentence. Keep all names and numbers."
@@ -55,6 +56,10 @@ class Paraphraser:
         likeness: float = 0.8,
         max_new_tokens: int = 60,
     ) -> None:
+        if not hasattr(model, "generate"):
+            raise TypeError(f"model is {model!r}; expected a LanguageModel")
+        if not hasattr(encoder, "encode"):
+            raise TypeError(f"encoder is {encoder!r}; expected an object with encode(texts)")
         self.model, self.encoder = model, encoder
         self.likeness = checks.finite_number("likeness", likeness)
         if not -1 <= self.likeness <= 1:
@@ -77,8 +82,8 @@ class Paraphraser:
         views: list[list[str]] = [[] for _ in texts]
         if rows:
             alike = (
-                F.normalize(self.encoder.encode(asked), dim=1)
-                * F.normalize(self.encoder.encode(written), dim=1)
+                F.normalize(space.encoded(self.encoder, asked), dim=1)
+                * F.normalize(space.encoded(self.encoder, written), dim=1)
             ).sum(dim=1)
             for row, text, wording, cosine in zip(
                 rows, asked, written, alike.tolist(), strict=True

@@ -19,6 +19,7 @@ cold-start recommendations, ICDM 2010.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.ragged import Ragged
 from llmrec_kernels.recommenders import frames, space, tuning, user_texts
 from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedError
-from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
+from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.profiles import Bags
 from llmrec_kernels.recommenders.rating_networks import (
@@ -41,18 +42,15 @@ from llmrec_kernels.recommenders.rating_networks import (
     Told,
 )
 from llmrec_kernels.recommenders.rating_training import Known, beyond_texts, held_out, trained
-from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
 from llmrec_kernels.recommenders.space import Reader
-from llmrec_kernels.recommenders.tuning import Language, TunedEncoder
-from llmrec_kernels.recommenders.vectors import VectorRecommender
-from llmrec_kernels.training import Training, TrainingReport
+from llmrec_kernels.recommenders.trained import TrainedRecommender
+from llmrec_kernels.recommenders.tuning import Language
+from llmrec_kernels.training import Training
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from typing_extensions import Self
 
-    from llmrec_kernels.recommenders.saving import Helpers
 
 _TRAINING = Training(epochs=40, batch_size=64, learning_rate=5e-3, patience=4)
 
@@ -69,7 +67,7 @@ class RatedTexts(NamedTuple):
     reader: Reader  # with the encoder as it came
 
 
-class TextRatingRegressor(VectorRecommender[RatedTexts]):
+class TextRatingRegressor(TrainedRecommender[RatedTexts]):
     """Predict ratings from the texts of items and of users, and recommend what is rated high.
 
     A score is a predicted rating that is not cut to the range of the ratings; `predict` cuts it. It
@@ -143,7 +141,6 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         tuning.check(tune, encoder, embeddings)
         self.tune = tune
         self.training = Training.of(training, _TRAINING)
-        self.training_report: TrainingReport | None = None
 
     def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
         """The rating that each user would give to the item beside it.
@@ -221,7 +218,7 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         vectors, reader = space.learned(
             self.encoder, self._embeddings, given.items, len(given.item_ids), True
         )
-        users = self._described(given)
+        users = user_texts.described(given, self.encoder)
         mean = float(rating.mean()) if len(rating) else 0.0
         out = held_out(given.history.popularity, self.training.seed)[histories.rows["item"]]
         parts = (Ratings.read(histories, mean, some) for some in (~out, out))
@@ -235,7 +232,7 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
             vectors, now = space.placed(encoded, True, None)
             reader = reader._replace(mean=now.mean)
             # The heads saw vectors of many moments: they learn once more, of those there are now.
-            again = self.training._replace(checkpoint=None)
+            again = self.training._replace(checkpoint=_second(self.training.checkpoint))
             network, _ = trained(vectors, known, shape, again)
         else:
             network, report = trained(vectors, known, shape, self.training)
@@ -265,32 +262,10 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
         language.read(frames.texts(given.items), reader.mean)
         return language
 
-    def _described(self, given: Given) -> Tensor:
-        """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
-        texts = user_texts.listed(given)
-        encoder = self.encoder
-        if isinstance(encoder, FeatureEncoder):
-            encoder = encoder.text
-        if texts is None or encoder is None:
-            named = 0 if given.user_ids is None else len(given.user_ids)
-            return torch.zeros(max(named, given.history.n_users), 0)
-        return user_texts.placed(texts, encoder)
-
     def _take(self, learned: RatedTexts, fitted: Fitted) -> None:
         super()._take(learned, fitted)
         self._network = RatingNetwork.of_weights(learned.weights)
-        self._reader, encoder = learned.reader, learned.reader.encoder
-        if learned.tuned and isinstance(encoder, TextEncoder):
-            tuned = TunedEncoder(encoder, self.tune, learned.tuned)
-            self._reader = self._reader._replace(encoder=tuned)
-
-    def _options(self) -> dict[str, Any]:
-        options = self._arguments_but("encoder", "embeddings")
-        return options | {"training": self.training._replace(checkpoint=None, progress=None)}
-
-    @classmethod
-    def _made(cls, options: dict[str, Any], learned: RatedTexts, helpers: Helpers) -> Self:
-        return cls(learned.reader.encoder or Absent("the embeddings are not saved"), **options)
+        self._reader = tuning.reader(learned.reader, self.tune, learned.tuned)
 
     @classmethod
     def _as_learned(cls, fields: dict[str, Any]) -> RatedTexts:
@@ -358,3 +333,8 @@ class TextRatingRegressor(VectorRecommender[RatedTexts]):
             one = Sums(torch.ones_like(rest), rest, rest[:, None] * told.taste, told.taste)
             sums = Sums(*(total + more for total, more in zip(sums, one, strict=True)))
         return self._profile(self._network.combined(self._said(liked), sums))
+
+
+def _second(checkpoint: str | None) -> str | None:
+    """Where the second training has its checkpoint: within that of the first."""
+    return None if checkpoint is None else str(Path(checkpoint) / "heads")

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from llmrec_kernels.ops import PackedItems
-from llmrec_kernels.recommenders import tower_data, user_texts
-from llmrec_kernels.recommenders.answering import Given
-from llmrec_kernels.recommenders.features import FeatureEncoder
+from llmrec_kernels.recommenders import tower_data
 from llmrec_kernels.recommenders.history import History
 from llmrec_kernels.recommenders.ridge import ridge
 from llmrec_kernels.recommenders.space import Reader
@@ -65,22 +63,12 @@ def placed(
     if others is not None:
         rows = torch.cat([features, network.body(others.vectors)])
         whose = torch.cat([whose, others.owners])
-    strength = regularization * len(whose) / len(vectors)
-    slope, shift = ridge(rows.double(), own[whose].double(), count[whose] > 0, strength)
+    known = count[whose] > 0
+    strength = regularization * int(known.sum()) / max(int((count > 0).sum()), 1)
+    slope, shift = ridge(rows.double(), own[whose].double(), known, strength)
     told = (features.double() @ slope + shift).float()
     places = torch.where((count > 0)[:, None], own, told)
     if loss != "rating":
         trust = count / (count + _PRIOR)
         places[:, -1] = trust * own[:, -1] + (1 - trust) * told[:, -1]
-    return Placed(places, slope.float(), shift.float())
-
-
-def described(given: Given, reader: Reader) -> Tensor:
-    """The vectors of what is said of users, [U, d]; d is 0 where nothing is."""
-    texts, encoder = user_texts.listed(given), reader.encoder
-    if isinstance(encoder, FeatureEncoder):
-        encoder = encoder.text
-    if texts is None or encoder is None:
-        named = 0 if given.user_ids is None else len(given.user_ids)
-        return torch.zeros(max(named, given.history.n_users), 0)
-    return user_texts.placed(texts, encoder)
+    return Placed(places, slope.float().contiguous(), shift.float())

@@ -44,6 +44,7 @@ _PRIOR = {"contrastive": 4.0, "rating": 10.0}  # of e, in interactions; H's is Î
 _SHOWN = 0.5  # of what a user took: the history in training
 _UNSEEN = 0.3  # of users with texts, whose history is hidden: for those who have none
 _TEXTS = 8  # of a batch, which the language model reads while it is trained
+_SCORES = 1 << 22  # at once, in validation: 16 MB
 _BEGIN = 0.1  # size of the head's weights
 _RARE = 0.1  # interactions of an item that nobody liked
 
@@ -216,10 +217,23 @@ class TowerTask:
             expected = bias[owner] + target[:, -1] + (profiles[owner] * target[:, :-1]).sum(dim=1)
             return float((held_out.values - expected).square().mean().sqrt())
         profiles = self._profiles(users, rows, items[rows.items], shown)
-        scores = profiles @ items[:, :-1].T / self._temperature + self._often
-        scores[rows.owners, rows.items] = -torch.inf
-        told = scores.log_softmax(dim=1)[owner, held_out.items]
-        return float(-told.mean())
+        return float(self._surprise(profiles, items, rows, owner, held_out.items).mean())
+
+    def _surprise(
+        self, profiles: Tensor, items: Tensor, rows: Taken, owner: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """-log p of what is held out, against all items that its user did not take."""
+        told = []
+        at_once = max(1, _SCORES // len(items))
+        for start in range(0, len(profiles), at_once):
+            end = start + at_once
+            scores = profiles[start:end] @ items[:, :-1].T / self._temperature + self._often
+            own = (rows.owners >= start) & (rows.owners < end)
+            scores[rows.owners[own] - start, rows.items[own]] = -torch.inf
+            asked = (owner >= start) & (owner < end)
+            of_user, item = owner[asked] - start, wanted[asked]
+            told.append(scores.logsumexp(dim=1)[of_user] - scores[of_user, item])
+        return torch.cat(told)
 
     def identity(self) -> dict[str, str | int | float]:
         """What a checkpoint must have alike."""

@@ -20,6 +20,7 @@ from llmrec_kernels.encoders.pooling import pool
 from llmrec_kernels.ops import checks
 from llmrec_kernels.recommenders.answering import UnsupportedError
 from llmrec_kernels.recommenders.records import Absent
+from llmrec_kernels.recommenders.space import Reader
 
 TUNINGS = ("frozen", "full", "lora")
 _RATES = {"full": 2e-3, "lora": 5e-2}  # of the towers' learning rate: 2e-5 and 5e-4 of their 1e-2
@@ -99,6 +100,13 @@ class Language(nn.Module):
         return unit.new_zeros(len(tokens), self._width).index_put((torch.tensor(there),), unit)
 
 
+def reader(reader: Reader, tune: str, weights: Mapping[str, Tensor]) -> Reader:
+    """The reader whose encoder has the weights that were trained, where any were."""
+    if not weights or not isinstance(reader.encoder, TextEncoder):
+        return reader
+    return reader._replace(encoder=TunedEncoder(reader.encoder, tune, weights))
+
+
 class TunedEncoder:
     """Encodes texts as the language model does that was trained; it is loaded when first asked.
 
@@ -156,6 +164,11 @@ def _adapt(model: nn.Module) -> None:
         raise ImportError(
             "tune='lora' needs peft, which is not installed: pip install 'llmrec-kernels[train]'"
         ) from error
+    if not any(isinstance(one, nn.Linear) for one in model.modules()):
+        raise UnsupportedError(
+            "tune='lora' puts adapters beside linear layers of torch, of which a "
+            f"{type(model).__name__} has none; use tune='full'"
+        )
     linear = [
         name
         for name, one in model.named_modules()

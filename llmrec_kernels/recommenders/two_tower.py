@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llmrec_kernels.encoders import TextEncoder
 from llmrec_kernels.encoders.augment import Augments
 from llmrec_kernels.ops import PackedItems, checks, pack
 from llmrec_kernels.ragged import Ragged
@@ -47,26 +46,23 @@ from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedErro
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import Lists
 from llmrec_kernels.recommenders.profiles import Bags
-from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
 from llmrec_kernels.recommenders.space import Reader
 from llmrec_kernels.recommenders.tower_data import Taken
 from llmrec_kernels.recommenders.tower_items import TowerItems
 from llmrec_kernels.recommenders.towers import Body, Towers, UserTower
-from llmrec_kernels.recommenders.tuning import Language, TunedEncoder
-from llmrec_kernels.recommenders.vectors import VectorRecommender
-from llmrec_kernels.training import Training, TrainingReport, train
+from llmrec_kernels.recommenders.trained import TrainedRecommender
+from llmrec_kernels.recommenders.tuning import Language
+from llmrec_kernels.training import Training, train
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from typing_extensions import Self
 
-    from llmrec_kernels.recommenders.saving import Helpers
 
 _TRAINING = Training(epochs=30, batch_size=64, learning_rate=1e-2, patience=4)
 
 
-class TwoTowerRecommender(VectorRecommender[TowerItems]):
+class TwoTowerRecommender(TrainedRecommender[TowerItems]):
     """Recommend by an item tower and a user tower over a pretrained language model.
 
     Training holds out an item of each of up to 1,000 users with three or more, a tenth of them or
@@ -96,7 +92,8 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
     tune : "frozen", "full" or "lora"
         Whether the language model under the encoder, a `TextEncoder`, is trained with the heads:
         all its weights, or adapters beside them, which needs `peft`. The encoder itself stays as it
-        is.
+        is. Each step reads 8 texts of its batch anew; of the others it has the vectors as they were
+        when they were last read.
     augment : object with `views(texts)`, optional
         Other wordings of the items' texts, to learn from more than there is: a `TokenDropout` or a
         `Paraphraser`. It is not saved with the model, which does not need it any more.
@@ -151,7 +148,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         checks.choice("loss", loss, towers.LOSSES)
         tuning.check(tune, encoder, embeddings)
         self.loss, self.tune, self._needs_ratings = loss, tune, loss == "rating"
-        wordings.check(augment, encoder, tune)
+        wordings.check(augment, encoder, embeddings, tune)
         self.augment = augment
         self.temperature = _above("temperature", temperature)
         self.regularization = _above("regularization", regularization)
@@ -159,7 +156,6 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         if self.popularity < 0:
             raise ValueError(f"popularity is {popularity}; expected at least 0")
         self.training = Training.of(training, _TRAINING)
-        self.training_report: TrainingReport | None = None
 
     def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
         """The rating that each user would give to the item beside it.
@@ -246,7 +242,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         vectors, reader = space.learned(
             self.encoder, self._embeddings, given.items, len(given.item_ids), True
         )
-        described = tower_items.described(given, reader)
+        described = user_texts.described(given, reader.encoder)
         others = None
         if self.augment is not None:
             known = torch.from_numpy(history.popularity > 0)
@@ -307,18 +303,7 @@ class TwoTowerRecommender(VectorRecommender[TowerItems]):
         super()._take(learned, fitted)
         self._body = Body.of_weights(learned.body)
         self._tower = UserTower.of_weights(learned.tower) if learned.tower else None
-        self._reader = learned.reader
-        if learned.tuned and isinstance(learned.reader.encoder, TextEncoder):
-            tuned = TunedEncoder(learned.reader.encoder, self.tune, learned.tuned)
-            self._reader = learned.reader._replace(encoder=tuned)
-
-    def _options(self) -> dict[str, Any]:
-        options = self._arguments_but("encoder", "embeddings", "augment")
-        return options | {"training": self.training._replace(checkpoint=None, progress=None)}
-
-    @classmethod
-    def _made(cls, options: dict[str, Any], learned: TowerItems, helpers: Helpers) -> Self:
-        return cls(learned.reader.encoder or Absent("the embeddings are not saved"), **options)
+        self._reader = tuning.reader(learned.reader, self.tune, learned.tuned)
 
     @classmethod
     def _as_learned(cls, fields: dict[str, Any]) -> TowerItems:

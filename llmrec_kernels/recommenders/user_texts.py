@@ -7,7 +7,7 @@ is centred by itself: what tells is how a user differs from the average one who 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,27 @@ from torch import Tensor
 from llmrec_kernels._ids import id_list
 from llmrec_kernels.recommenders import space
 from llmrec_kernels.recommenders.feature_blocks import is_missing
-from llmrec_kernels.recommenders.features import Encodes
+from llmrec_kernels.recommenders.features import Encodes, FeatureEncoder
 
 if TYPE_CHECKING:
     from llmrec_kernels.recommenders.answering import Given
+
+
+def described(given: Given, encoder: Any) -> Tensor:
+    """The vectors of what is said of users, [U, d] float32; d is 0 where nothing is.
+
+    Raises
+    ------
+    ValueError
+        If a user comes twice, or a text is no string.
+    """
+    texts = listed(given)
+    if isinstance(encoder, FeatureEncoder):
+        encoder = encoder.text
+    if texts is None or encoder is None:
+        named = 0 if given.user_ids is None else len(given.user_ids)
+        return torch.zeros(max(named, given.history.n_users), 0)
+    return placed(texts, encoder)
 
 
 def listed(given: Given) -> list[str] | None:

@@ -33,7 +33,7 @@ class Wordings(NamedTuple):
         return drawn
 
 
-def check(augment: Any, encoder: Any, tune: str) -> None:
+def check(augment: Any, encoder: Any, embeddings: Any, tune: str) -> None:
     """Refuse other wordings where nothing could be learned from them."""
     if augment is None:
         return
@@ -41,13 +41,31 @@ def check(augment: Any, encoder: Any, tune: str) -> None:
         raise TypeError(
             f"augment is {augment!r}; expected an object with views(texts), such as a TokenDropout"
         )
-    if encoder is None:
+    if getattr(encoder, "text", encoder) is None:
         raise ValueError("augment makes other wordings of texts, and there is no encoder for them")
+    if embeddings is not None:
+        raise ValueError(
+            "augment makes other wordings of texts, but embeddings are given, made of others by "
+            "whatever made them; leave them out"
+        )
     if tune != "frozen":
         raise ValueError(
             f"augment is for tune='frozen'; with tune={tune!r} the language model reads the texts "
             "themselves"
         )
+
+
+def _checked(views: Any, count: int) -> list[list[str]]:
+    """A list of texts for each text, or a sentence that says what came instead."""
+    if not isinstance(views, list | tuple) or len(views) != count:
+        came = f"{len(views)} entries" if hasattr(views, "__len__") else f"{views!r}"
+        raise ValueError(f"augment.views gave {came} for {count} texts; expected a list for each")
+    for row, of_text in enumerate(views):
+        if not isinstance(of_text, list | tuple) or not all(isinstance(v, str) for v in of_text):
+            raise TypeError(
+                f"augment.views gave {of_text!r} for text {row}; expected a list of strings"
+            )
+    return list(views)
 
 
 def wordings(
@@ -58,7 +76,7 @@ def wordings(
     None where there are none: of an item without interactions there is nothing to learn.
     """
     texts, places = frames.texts(items), known.nonzero()[:, 0]
-    views = augment.views([texts[place] for place in places.tolist()])
+    views = _checked(augment.views([texts[place] for place in places.tolist()]), len(places))
     worded = [view for of_item in views for view in of_item]
     if not worded:
         return None
