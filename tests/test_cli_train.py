@@ -113,9 +113,32 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on_to_the_same_mode
     np.testing.assert_equal(numbers("twice"), numbers("whole"))
 
 
+def test_ctrl_c_before_there_is_a_checkpoint_promises_none(files: Path, monkeypatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmrec_kernels.recommenders.SequenceRecommender.fit", pressed)
+    (files / "kept").mkdir()
+    for given in ((), ("--checkpoint", "kept")):
+        ask = ("train", "--ratings", "ratings.csv", "--model", "sequence", "--out", "new", *given)
+        result = run(*ask)
+        assert result.exit_code == 130
+        assert "stopped before anything was learned" in result.stderr
+
+
+def test_of_several_processes_one_saves_however_they_were_started(files: Path, monkeypatch) -> None:
+    monkeypatch.setattr("llmrec_kernels.recommenders.SequenceRecommender.fit", lambda *_: None)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    result = done("train", "--ratings", "ratings.csv", "--model", "sequence", "--out", "new")
+    assert result.stdout == ""
+    assert not (files / "new").exists()
+
+
 MISTAKES = [
     (("--epochs", 0), "training.epochs is 0; expected"),
     (("--precision", "float8"), "training.precision"),
+    (("--learning-rate", 1e38), "training.learning_rate is 1e+38; expected at most 1e+30"),
     (("--learning-rate", -1), "training.learning_rate is -1.0; expected more than 0"),
     (("--set", "training={}"), "--set has training twice"),
     (("--set", "depth=3"), "--set has 'depth'; two-tower takes"),

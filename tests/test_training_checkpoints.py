@@ -162,6 +162,36 @@ def test_after_a_loss_of_nan_the_last_good_checkpoint_is_there_for_a_smaller_lea
         train(Factors(), settings)
 
 
+def exploding(call=15):
+    """A task whose weights are far too large from a call on, and finite."""
+    task = Factors()
+    inner = task.loss
+
+    def loss(examples):
+        if torch.is_grad_enabled() and task.calls + 1 == call:
+            task.network["item"].weight.data *= -1e6
+        return inner(examples)
+
+    task.loss = loss
+    return task
+
+
+def test_weights_that_are_lost_are_in_no_checkpoint(settings, monkeypatch):
+    said = r"epoch 2, step 6 of 6.* first batch, 0.3\d+ before it was learned from, is .*of the end"
+    with pytest.raises(TrainingDivergedError, match=said + " of epoch 1. Try a smaller"):
+        train(exploding(), settings)
+    pressed = pressing(exploding(), True, call=15)
+    with pytest.raises(TrainingDivergedError, match=r"epoch 2, step 2 of 6.* the end of epoch 1"):
+        train(pressed, settings)
+    again = Factors()
+    assert len(train(again, settings._replace(learning_rate=0.01)).epochs) == 3
+    assert again.calls == 24
+    shutil.rmtree(settings.checkpoint)
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    with pytest.raises(TrainingDivergedError, match=r"step 6 of 6.* of epoch 2, after step 1"):
+        train(exploding(), settings)
+
+
 def test_where_the_first_step_is_nan_there_is_no_checkpoint_to_speak_of(settings):
     with pytest.raises(TrainingDivergedError, match=r"There is no checkpoint in .* yet"):
         train(Factors(bad=1), settings)
@@ -187,7 +217,7 @@ def test_damaged_files_are_told(half):
     write(name, tensors[:-1])
     refused("is damaged: it has")
     write(name, tensors[:900] + bytes([tensors[900] ^ 1]) + tensors[901:])
-    refused("is damaged: it has")
+    refused("is damaged: its checksum is not the one in checkpoint.json")
     os.unlink(os.path.join(half.checkpoint, name))  # noqa: PTH108, PTH118
     refused("is missing, which checkpoint.json names")
     for text, said in (
@@ -196,7 +226,7 @@ def test_damaged_files_are_told(half):
         (b"{}", "is damaged or no checkpoint"),
         (files(half)["checkpoint.json"].replace(b'"step": 2', b'"step": 3'), "its checksum is not"),
         (signed(body | {"format": "other"}), "has the format 'other'; expected 'llmrec_kernels.tr"),
-        (signed(body | {"version": 2}), "is of version 2; expected 1"),
+        (signed(body | {"version": 1}), "is of version 1; expected 2"),
         (signed(body | {"state": {}}), "is damaged or no checkpoint: KeyError"),
     ):
         write("checkpoint.json", text)

@@ -181,6 +181,81 @@ def test_a_validation_that_is_not_finite_stops_it_too():
         train(task, SETTINGS)
 
 
+class Line:
+    """A line through points, whose loss has another level."""
+
+    size = 8
+
+    def __init__(self, level=0.0, learned=False):
+        torch.manual_seed(0)
+        self.network = torch.nn.Linear(1, 1)
+        self.level = level
+        if learned:
+            self.network.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.zeros(1)})
+
+    def loss(self, examples):
+        x = examples[:, None] / 8
+        return (self.network(x) - 2 * x).square().mean() + self.level
+
+    def validate(self):
+        return None
+
+    def identity(self):
+        return {"architecture": "line"}
+
+
+@pytest.mark.parametrize("level", [0.0, -1000.0, 1000.0])
+@pytest.mark.parametrize("rate", [1e3, 1e12, 1e30])
+def test_the_last_step_is_not_allowed_to_lose_what_was_learned(level, rate):
+    settings = Training(epochs=1, batch_size=8, learning_rate=rate)
+    with pytest.raises(TrainingDivergedError, match=r"at epoch 1, step 1 of 1.* first batch"):
+        train(Line(level), settings)
+
+
+def test_weights_that_are_infinite_are_told():
+    task = Line()
+    inner = task.loss
+    task.loss = lambda examples: inner(examples) * 0 + task.network.bias.sum() * 0
+    with torch.no_grad():
+        task.network.weight.fill_(3e38)
+    settings = Training(epochs=1, batch_size=8, learning_rate=1e30, weight_decay=1e6)
+    with pytest.raises(TrainingDivergedError, match=r"weights are NaN or infinite|loss nan"):
+        train(task, settings)
+
+
+@pytest.mark.parametrize("level", [0.0, -1000.0, 1000.0])
+def test_a_loss_may_be_of_any_level_and_begin_at_its_best(level):
+    for learned in (False, True):
+        report = train(Line(level, learned), Training(epochs=3, batch_size=2, learning_rate=0.3))
+        assert len(report.epochs) == 3
+
+
+def test_to_see_whether_weights_are_good_changes_none():
+    task = Factors()
+    looking = Learner(task, SETTINGS)
+    before = task.weights()
+    assert looking.first_loss() == looking.first_loss()
+    assert same_bits(task.weights(), before)
+
+
+def test_torch_is_as_deterministic_afterwards_as_before():
+    during = []
+    task = plain()
+    inner = task.loss
+    task.loss = lambda examples: (
+        during.append(torch.are_deterministic_algorithms_enabled()) or inner(examples)
+    )
+    train(task, SETTINGS)
+    assert set(during) == {True}
+    assert torch.get_deterministic_debug_mode() == 0
+    torch.use_deterministic_algorithms(True)
+    try:
+        train(plain(), SETTINGS)
+        assert torch.get_deterministic_debug_mode() == 2
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_ctrl_c_is_told_when_the_step_is_done_and_the_handler_is_as_it_was():
     before = signal.getsignal(signal.SIGINT)
     task = pressing(plain(), True)
@@ -234,6 +309,12 @@ def test_a_file_has_a_line_an_epoch_and_a_terminal_a_bar(monkeypatch):
         ({"batch_size": 2.5}, TypeError, "training.batch_size is 2.5; expected an integer"),
         ({"learning_rate": 0}, ValueError, "training.learning_rate is 0.0; expected more than 0"),
         ({"learning_rate": "1"}, TypeError, "training.learning_rate is '1'; expected a number"),
+        ({"learning_rate": 1e38}, ValueError, r"learning_rate is 1e\+38; expected at most 1e\+30"),
+        (
+            {"weight_decay": 1e7},
+            ValueError,
+            "training.weight_decay is 10000000.0; expected at most",
+        ),
         ({"weight_decay": -1}, ValueError, "training.weight_decay is -1.0; expected at least 0"),
         ({"clip": math.nan}, ValueError, "training.clip is nan; expected a finite number"),
         ({"clip": True}, TypeError, "training.clip is True; expected a number"),

@@ -54,6 +54,32 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
     assert (tmp_path / "several" / "checkpoint.json").exists()
 
 
+def test_threads_that_share_the_work_come_to_the_same_bits(tmp_path):
+    found, _ = told_by("threads", tmp_path)
+    assert found == dict.fromkeys(("sequence", "two towers", "text ratings"), True)
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),  # of one process
+        ({"RANK": "0", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, False),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, True),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, False),
+        ({"MV2_COMM_WORLD_RANK": "3", "MV2_COMM_WORLD_SIZE": "4"}, False),
+    ],
+)
+def test_launchers_say_which_process_is_the_first(monkeypatch, names, first):
+    for name in (*processes._RANKS, *processes._COUNTS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert processes.first_process() == first
+
+
 def test_what_several_processes_lack_is_told(monkeypatch):
     state = SimpleNamespace(num_processes=2, process_index=1, device=torch.device("cuda:1"))
     with monkeypatch.context() as context:

@@ -57,7 +57,7 @@ class Factors:
         self.others = torch.randint(items, (100,), generator=generator)
         self.size, self.items, self.draws, self.validates = 100, items, draws, validates
         self.bad = bad  # the call of `loss` that is not finite
-        self.calls = 0
+        self.calls = 0  # to learn from
         self.modes = []
         self.seen = []
         torch.manual_seed(1)
@@ -74,8 +74,9 @@ class Factors:
         self.network["frozen"].requires_grad_(False)
 
     def loss(self, examples):
-        self.calls += 1
-        self.seen.append(examples)
+        if torch.is_grad_enabled():
+            self.calls += 1
+            self.seen.append(examples)
         other = self.others[examples]
         if self.draws:
             other = torch.randint(self.items, (len(examples),))
@@ -83,7 +84,7 @@ class Factors:
         rows = torch.arange(len(examples))
         gap = scores[rows, self.pairs[1, examples]] - scores[rows, other]
         loss = -logsigmoid(gap).mean()
-        return loss * math.nan if self.bad == self.calls else loss
+        return loss * math.nan if torch.is_grad_enabled() and self.bad == self.calls else loss
 
     def validate(self):
         self.modes.append((self.network.training, torch.is_grad_enabled()))
@@ -136,8 +137,9 @@ def slow(task, say, seconds=0.01):
     inner = task.loss
 
     def loss(examples):
-        say("loss")
-        time.sleep(seconds)
+        if torch.is_grad_enabled():
+            say("loss")
+            time.sleep(seconds)
         return inner(examples)
 
     task.loss = loss
@@ -259,6 +261,37 @@ def one_of_several(folder):
     (Path(folder) / f"found-{rank}.json").write_text(json.dumps(found))
 
 
+def threads(_):
+    """Whether recommenders come to the same bits by two threads that share the work."""
+    import numpy as np
+    import pandas as pd
+
+    from llmrec_kernels import recommenders
+
+    torch.set_num_threads(2)
+    draw = np.random.default_rng(0)
+    users, items, each = 100, 300, 60
+    rows = {
+        "user": np.repeat(np.arange(users), each),
+        "item": np.concatenate([draw.permutation(items)[:each] for _ in range(users)]),
+        "rating": draw.integers(1, 6, users * each).astype(float),
+        "timestamp": np.arange(users * each),
+    }
+    seen, known = pd.DataFrame(rows), pd.DataFrame({"item": np.arange(items)})
+    vectors = draw.normal(size=(items, 32)).astype(np.float32)
+    made = {
+        "sequence": recommenders.SequenceRecommender,
+        "two towers": recommenders.TwoTowerRecommender,
+        "text ratings": recommenders.TextRatingRegressor,
+    }
+
+    def learned(kind):
+        model = kind(embeddings=vectors, training={"epochs": 2, "progress": False})
+        return model.fit(seen, known)._learned.items.data
+
+    return {name: torch.equal(learned(kind), learned(kind)) for name, kind in made.items()}
+
+
 def launched(folder):
     """Train for minutes, for somebody to interrupt."""
     settings = SETTINGS._replace(checkpoint=folder, epochs=100, progress=True)
@@ -279,7 +312,7 @@ def pressing(task, presses, call=9):
     inner = task.loss
 
     def loss(examples):
-        if presses and task.calls + 1 == call:
+        if presses and torch.is_grad_enabled() and task.calls + 1 == call:
             signal.raise_signal(signal.SIGINT)
         return inner(examples)
 

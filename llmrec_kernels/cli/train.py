@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from enum import Enum
 from pathlib import Path
@@ -77,6 +76,9 @@ def train(
     torchrun --standalone --nproc-per-node 2 -m llmrec_kernels train --items items.csv
     --ratings ratings.csv --out films
     """
+    from llmrec_kernels.training.checkpoint import begun
+    from llmrec_kernels.training.processes import first_process
+
     with errors_as_sentences():
         folders.check_new(out)
         folder = out.with_name(out.name + ".checkpoint") if checkpoint is None else checkpoint
@@ -103,7 +105,7 @@ def train(
         )
         files = tables.read(ratings, items, users)
         made: Any = recommender(words, files.items)
-        first = int(os.environ.get("RANK", "0")) == 0  # of several processes, one tells and saves
+        first = first_process()  # of several, one tells and saves
         if first:
             tables.note(f"training {model.value} on {len(files.interactions):,} ratings")
         try:
@@ -111,7 +113,7 @@ def train(
         except KeyboardInterrupt:
             tables.note(
                 f"stopped; what was learned is in {folder}: the same command goes on from there"
-                if folder.exists()
+                if begun(folder)
                 else "stopped before anything was learned"
             )
             raise typer.Exit(130) from None

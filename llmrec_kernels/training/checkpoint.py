@@ -27,7 +27,7 @@ from llmrec_kernels.index import disk
 from llmrec_kernels.training.state import State
 from llmrec_kernels.training.task import CheckpointError
 
-FORMAT, VERSION = "llmrec_kernels.training", 1
+FORMAT, VERSION = "llmrec_kernels.training", 2
 SAVE_EVERY_SECONDS = 60.0
 _NAME = "checkpoint.json"
 
@@ -38,7 +38,7 @@ class Same(NamedTuple):
     """What a checkpoint and a training must have alike, by name."""
 
     always: dict[str, Any]  # what is trained, and in which order
-    unless_diverged: dict[str, Any]  # what may change to go on from before the loss was NaN
+    unless_diverged: dict[str, Any]  # what may change to go on from before it diverged
 
 
 class Found(NamedTuple):
@@ -144,6 +144,11 @@ class Checkpoints:
             ) from error
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder."""
+    return (folder / _NAME).exists()
+
+
 @contextlib.contextmanager
 def checkpoints(folder: str, same: Same) -> Iterator[Checkpoints]:
     """The checkpoints of a folder, which is made, and is this training's alone meanwhile."""
@@ -224,11 +229,12 @@ def _tensors(folder: Path, record: Entries) -> dict[str, Tensor]:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing, which {_NAME} names") from error
-    if len(data) != record["bytes"] or disk.checksum(data) != record["checksum"]:
+    if len(data) != record["bytes"]:
         raise CheckpointError(
-            f"{path} is damaged: it has {len(data)} bytes, and not the {record['bytes']} with the "
-            f"checksum that {_NAME} has"
+            f"{path} is damaged: it has {len(data)} bytes; {_NAME} says {record['bytes']}"
         )
+    if disk.checksum(data) != record["checksum"]:
+        raise CheckpointError(f"{path} is damaged: its checksum is not the one in {_NAME}")
     return dict(read_tensors(data))
 
 

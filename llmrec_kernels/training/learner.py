@@ -2,6 +2,10 @@
 
 A step takes `accumulate` batches. The loss of each is a mean, so it counts by its share of the
 step's examples: the gradient is that of one batch as large, also where the last batch is shorter.
+
+Steps that are too long can leave weights that are finite and lost. So the loss of the very first
+batch, with what was drawn for it, is worked out anew when an epoch is done: weights with which it
+is much worse than before the first step are no good ones.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from llmrec_kernels.training.options import Training
 from llmrec_kernels.training.processes import processes
 from llmrec_kernels.training.task import Task
 
+_WORSE = 10.0  # times the size of the first loss, and one more: so much worse is no learning
 _MANY = 1 << 20  # parameters from which on the fused AdamW, 3 times as fast, pays for its threads
 
 
@@ -88,9 +93,32 @@ class Learner:
     def _learn(self, examples: Tensor, share: float) -> float:
         """Add to the gradient that of the mean loss of examples, and give the loss, by share."""
         with self.casting():
-            mean = self._checked_loss(self.task.loss(examples))
+            mean = _scalar(self.task.loss(examples))
+        if not mean.requires_grad:
+            raise ValueError("the task's loss depends on no parameter that is trained")
         (mean * share).backward()
         return float(mean.detach()) * share
+
+    def first_loss(self) -> float:
+        """The loss of this process's part of the very first batch, as it is now."""
+        buffers = dict(self.network.named_buffers())
+        kept = {name: one.clone() for name, one in self.changing().items() if name in buffers}
+        self._seed(0, 0, 0, self.processes.rank)
+        with torch.no_grad(), self.casting():
+            part = self.processes.part(self.order(0)[: self.training.batch_size])
+            loss = float(_scalar(self.task.loss(part)))
+            for name, one in kept.items():
+                buffers[name].copy_(one)
+        return loss
+
+    def lost(self, first: float) -> str | None:
+        """Why the weights are no good, by what `first_loss` was before the first step."""
+        if not all(bool(one.isfinite().all()) for one in self.parameters):
+            return "weights are NaN or infinite"
+        now = self.first_loss()
+        if now <= first + _WORSE * (abs(first) + 1):
+            return None
+        return f"the loss of the first batch, {first:.4g} before it was learned from, is {now:.4g}"
 
     def validate(self) -> float | None:
         """The task's own validation, in eval mode."""
@@ -182,14 +210,6 @@ class Learner:
         elif self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
-    @staticmethod
-    def _checked_loss(loss: Tensor) -> Tensor:
-        if loss.dim():
-            raise ValueError(f"the task's loss has shape {list(loss.shape)}; expected a scalar")
-        if not loss.requires_grad:
-            raise ValueError("the task's loss depends on no parameter that is trained")
-        return loss
-
 
 def seed_of(*parts: int | str) -> int:
     """A seed of 64 bits that no other parts share."""
@@ -198,9 +218,35 @@ def seed_of(*parts: int | str) -> int:
 
 @contextlib.contextmanager
 def own_randomness(device: torch.device) -> Iterator[None]:
-    """Give the caller's random numbers back as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    """Give the caller's random numbers back as they were, and draw nothing by chance meanwhile.
+
+    On CPUs the gradient of `vectors[places]` is added up by all threads at once, each sum in the
+    order in which they come, unless torch is told to be deterministic.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _deterministic(device):
         yield
+
+
+@contextlib.contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    before = torch.get_deterministic_debug_mode()
+    if device.type != "cpu" or before:
+        yield
+        return
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # with NaN, to find faults
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if loss.dim():
+        raise ValueError(f"the task's loss has shape {list(loss.shape)}; expected a scalar")
+    return loss
 
 
 def _trained(network: nn.Module) -> list[nn.Parameter]:

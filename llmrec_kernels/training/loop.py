@@ -31,7 +31,8 @@ def train(
 ) -> TrainingReport:
     """Train a task's network, and leave it at its best epoch, in eval mode.
 
-    The same task with the same settings gives the same bits on one machine, interrupted or not.
+    The same task with the same settings gives the same bits on one machine's CPU with one number of
+    threads, interrupted or not.
     Several processes share the work when each calls this: start them by
     `accelerate launch --num_processes 2 script.py` on GPUs and by
     `torchrun --standalone --nproc-per-node 2 script.py` on CPUs.
@@ -54,8 +55,10 @@ def train(
     Raises
     ------
     TrainingDivergedError
-        If a loss, a gradient or a validation is NaN or infinite. The step is not made, and the last
-        good checkpoint is kept.
+        If a loss, a gradient or a validation is NaN or infinite; such a step is not made. And if,
+        at the end of an epoch, weights are NaN or infinite, or the loss of the first batch is more
+        than 10 (|l| + 1) above l, what it was before the first step. The last good checkpoint is
+        kept.
     CheckpointError
         If the checkpoint is damaged, or of another training.
     KeyboardInterrupt
@@ -138,6 +141,9 @@ class _Run:
     def train(self) -> None:
         """Train until there is no more to do."""
         state, processes = self._state, self._learner.processes
+        if state.first is None and processes.main:
+            self._learner.network.train()
+            state.first = self._learner.first_loss()
         with progress(self._training, self._steps, state, processes.main) as shown:
             while not state.finished(self._training):
                 self._epoch(shown)
@@ -171,9 +177,11 @@ class _Run:
             state.seconds = time.perf_counter() - started
             shown.step(state, state.loss / min(state.step * self._per_step, self._size))
             if step.interrupted:
+                self._check_weights()
                 self._leave()
-            elif self._store and self._store.due:
+            elif self._store and self._store.due and self._lost() is None:
                 self._write()
+        self._check_weights()
         value, interrupted = self._validated()
         state.seconds = time.perf_counter() - started
         state.end_epoch(self._size, value)
@@ -183,6 +191,18 @@ class _Run:
         if interrupted:
             self._leave()
         self._write()
+
+    def _lost(self) -> str | None:
+        """Why the weights are no good, in the main process."""
+        first = self._state.first
+        return None if first is None else self._learner.lost(first)
+
+    def _check_weights(self) -> None:
+        """Stop all processes where the weights are no good."""
+        processes = self._learner.processes
+        lost = processes.from_main(self._lost)
+        if lost is not None:
+            raise self._diverged(lost, self._state.step - 1)
 
     def _validated(self) -> tuple[float | None, bool]:
         """The main process's validation, and whether a process was asked to stop meanwhile."""

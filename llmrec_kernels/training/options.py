@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 from llmrec_kernels.ops import checks
 
 PRECISIONS = ("float32", "bfloat16", "auto")
+
+_MOST_RATE, _MOST_DECAY = 1e30, 1e6  # with more, AdamW's own numbers are too large for float32
 
 
 class Training(NamedTuple):
@@ -23,9 +26,9 @@ class Training(NamedTuple):
     batch_size : int
         Examples that go through the network at once.
     learning_rate : float
-        Of AdamW, above 0.
+        Of AdamW, above 0 and at most 1e30.
     weight_decay : float
-        Of AdamW, at least 0.
+        Of AdamW, from 0 to 1e6.
     accumulate : int
         Batches whose gradients are one step: as a batch so many times larger, in less memory.
     patience : int or None
@@ -106,8 +109,8 @@ def _checked(given: Training) -> Training:
     return Training(
         epochs=_count("epochs", given.epochs),
         batch_size=_count("batch_size", given.batch_size),
-        learning_rate=_number("learning_rate", given.learning_rate, above=True),
-        weight_decay=_number("weight_decay", given.weight_decay, above=False),
+        learning_rate=_number("learning_rate", given.learning_rate, above=True, most=_MOST_RATE),
+        weight_decay=_number("weight_decay", given.weight_decay, above=False, most=_MOST_DECAY),
         accumulate=_count("accumulate", given.accumulate),
         patience=None if given.patience is None else _count("patience", given.patience),
         precision=given.precision,
@@ -122,14 +125,16 @@ def _count(name: str, value: Any) -> int:
     return checks.positive_int(f"training.{name}", value)
 
 
-def _number(name: str, value: Any, *, above: bool) -> float:
-    """A finite number of at least 0, or above it."""
+def _number(name: str, value: Any, *, above: bool, most: float = math.inf) -> float:
+    """A finite number of at least 0, or above it, and at most so much."""
     if isinstance(value, bool):
         raise TypeError(f"training.{name} is {value}; expected a number")
     number = checks.finite_number(f"training.{name}", value)
     if number < 0 or (above and number == 0):
         expected = "more than 0" if above else "at least 0"
         raise ValueError(f"training.{name} is {number}; expected {expected}")
+    if number > most:
+        raise ValueError(f"training.{name} is {number}; expected at most {most:g}")
     return number
 
 

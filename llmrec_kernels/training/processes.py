@@ -20,6 +20,7 @@ from torch import Tensor
 
 # How launchers say how many processes there are: torchrun and accelerate, and three kinds of MPI.
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 Made = TypeVar("Made")
 
@@ -124,8 +125,16 @@ class _Answer(NamedTuple):
 
 def processes(device: torch.device) -> Processes:
     """The processes that the environment speaks of."""
-    several = any(os.environ.get(name, "1") not in ("", "0", "1") for name in _COUNTS)
-    return ManyProcesses(device) if several else Processes()
+    return ManyProcesses(device) if _several() else Processes()
+
+
+def first_process() -> bool:
+    """Whether this is the main process, before they speak with each other."""
+    return not _several() or next(filter(None, map(os.environ.get, _RANKS)), "0") == "0"
+
+
+def _several() -> bool:
+    return any(os.environ.get(name, "1") not in ("", "0", "1") for name in _COUNTS)
 
 
 def _state(device: torch.device) -> Any:

@@ -19,6 +19,7 @@ class State:
     step: int = 0  # steps of the epoch that are done
     loss: float = 0.0  # summed over their examples
     seconds: float = 0.0  # that they took
+    first: float | None = None  # loss of the main process's part of the first batch, at first
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch, by name
 
     @property
@@ -53,10 +54,12 @@ class State:
             "step": self.step,
             "loss": self.loss,
             "seconds": self.seconds,
+            "first": self.first,
         }
 
     @staticmethod
     def of_record(record: dict[str, Any], best: dict[str, Tensor]) -> State:
         """As it was."""
         records = [EpochRecord(*one) for one in record["epochs"]]
-        return State(records, record["step"], record["loss"], record["seconds"], best)
+        step, loss, seconds = record["step"], record["loss"], record["seconds"]
+        return State(records, step, loss, seconds, record["first"], best)

@@ -8,13 +8,37 @@ from torch import Tensor, nn
 
 
 class Task(Protocol):
-    """What a model wants to learn: a network, examples by number, and their loss."""
+    """What a model wants to learn: a network, examples by number, and their loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Line:
+    ...     network = torch.nn.Linear(1, 1)
+    ...     size = 4
+    ...
+    ...     def loss(self, examples):
+    ...         x = examples[:, None] / 4
+    ...         return (self.network(x) - 2 * x).square().mean()
+    ...
+    ...     def validate(self):
+    ...         return None
+    ...
+    ...     def identity(self):
+    ...         return {"architecture": "line"}
+    >>> task: Task = Line()
+    >>> task.loss(torch.tensor([0, 3])).shape
+    torch.Size([])
+    """
 
     network: nn.Module  # its parameters of float32 that require a gradient are trained
     size: int  # training examples, at least 1
 
     def loss(self, examples: Tensor) -> Tensor:
-        """The mean loss of some examples.
+        """The mean loss of some examples: a sum over them, by their number.
+
+        A batch in parts is to be learned from as if in one, so it is not divided by what else there
+        is of them (interactions, targets), which may be more in one part than in another.
 
         Parameters
         ----------
@@ -26,7 +50,8 @@ class Task(Protocol):
         -------
         Tensor, scalar
             What it draws (dropout, negatives) comes from torch's global generator, which the loop
-            seeds for each batch.
+            seeds for each batch. It is asked for without gradients too, to see whether the weights
+            are still good.
         """
         ...
 
@@ -43,7 +68,13 @@ class Task(Protocol):
 
 
 class EpochRecord(NamedTuple):
-    """What came of a pass over the examples."""
+    """What came of a pass over the examples.
+
+    Examples
+    --------
+    >>> EpochRecord(loss=0.52, validation=0.61, seconds=1.5).validation
+    0.61
+    """
 
     loss: float  # the mean over the examples, each as it came
     validation: float | None
@@ -54,6 +85,13 @@ class TrainingReport(NamedTuple):
     """What came of a training; with a checkpoint, of all runs that led here.
 
     `best_epoch` counts from 1: the epoch whose weights the network has now.
+
+    Examples
+    --------
+    >>> epochs = [EpochRecord(0.7, 0.8, 1.5), EpochRecord(0.5, 0.6, 1.5)]
+    >>> report = TrainingReport(epochs, 2, stopped_early=False, seconds=3.0, steps=20)
+    >>> report.epochs[report.best_epoch - 1].validation
+    0.6
     """
 
     epochs: list[EpochRecord]
@@ -64,7 +102,7 @@ class TrainingReport(NamedTuple):
 
 
 class TrainingDivergedError(ArithmeticError):
-    """A loss or a gradient is NaN or infinite; training stopped before it met the weights.
+    """A loss, a gradient or weights are NaN, infinite or far worse than when training began.
 
     Examples
     --------
