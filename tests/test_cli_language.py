@@ -38,7 +38,7 @@ def test_described_items_are_a_file_of_items_whose_texts_say_only_what_the_colum
     for row in described.itertuples():
         facts = {"title": row.title, "year": row.year, "genres": row.genres, "kind": "film"}
         assert unsupported(row.text.replace("Genres:", ""), facts) == []
-    assert set(described.source) <= {"model", "template"}
+    assert set(described.described_by) <= {"model", "template"}
     assert described.completion.str.len().min() > 0
     done("fit", "--items", "described.csv", "--ratings", "ratings.csv", "--model", "ease",
          "--out", "model")  # fmt: skip
@@ -47,17 +47,17 @@ def test_described_items_are_a_file_of_items_whose_texts_say_only_what_the_colum
 def test_a_template_needs_no_model(files: Path) -> None:
     done("describe", "--items", "items.csv", "--noun", "film", "--template", "--output", "by.json")
     described = pd.read_json("by.json")
-    assert set(described.source) == {"template"}
+    assert set(described.described_by) == {"template"}
     assert "Toy Story is a film of 1995." in described.text[0]
 
 
 def test_an_explanation_is_told_in_a_sentence_of_its_facts(files: Path) -> None:
     fit("content")
     ask = ("explain", "--from", "model", "--user", 4, "--item", 20, "--lm", "--noun", "film")
-    said = done(*ask, "--items", "items.csv").stdout.splitlines()[0]
+    said = done(*ask, "--verb", "watched", "--items", "items.csv").stdout.splitlines()[0]
     assert "Heat" in said
     assert said.endswith(("(model)", "(template)"))
-    facts = {"recommended": "Heat", "liked": "GoldenEye", "shared genres": "Action"}
+    facts = {"recommended": "Heat", "watched": "GoldenEye", "shared genres": "Action"}
     assert unsupported(said.rsplit("  (", 1)[0], facts) == []
 
 
@@ -75,6 +75,14 @@ MISTAKES = [
     (
         ("explain", "--from", "model", "--user", 4, "--item", 20, "--items", "items.csv"),
         "--items is for --lm; give that too",
+    ),
+    (
+        ("explain", "--from", "model", "--user", 4, "--item", 20, "--lm", "--output", "o.csv"),
+        "expected a name that ends in .json",
+    ),
+    (
+        ("explain", "--from", "model", "--user", 4, "--item", 20, "--lm", "--verb", "ate"),
+        "--verb is 'ate'; expected one of bought, chose",
     ),
 ]
 

@@ -136,6 +136,11 @@ LIES = [
      {"title": "2001: A Space Odyssey", "year": 1968, "noun": "film"}),
     ("Alien was released in 2122.",
      {"title": "Alien", "year": 1979, "plot": "In 2122 a crew wakes from sleep."}),
+    ("Alien is a 2122 film.",
+     {"title": "Alien", "year": 1979, "noun": "film", "plot": "In 2122 a crew wakes from sleep."}),
+    ("1984 is a book released in 1984.", {"title": "1984", "year": 1949, "noun": "book"}),
+    ("We recommend 1984 because you read 2666.", {"recommended": 2666, "read": 1984}),
+    ("1984 is like 2666.", {"recommended": 2666, "read": 1984, "noun": "book"}),
     ("It is 5 degrees.", {"degrees": -5}),
     ("It is -5 degrees.", {"degrees": 5}),
 ]  # fmt: skip
@@ -159,6 +164,8 @@ def test_a_sentence_that_lies_with_the_words_of_the_facts_is_refused(text, facts
          {"title": "Annie", "directors": "Ann Holt", "cast": "Ann Holt"}),
         ("The cast are Leo Marsh and Ludwig van Holt.", {"cast": "Leo Marsh, Ludwig van Holt"}),
         ("It is -5 degrees.", {"degrees": -5}),
+        ("1984 is a film released in 1949.", {"title": "1984", "year": 1949}),
+        ("We recommend 2666 because you read 1984.", {"recommended": 2666, "read": 1984}),
     ],
 )  # fmt: skip
 def test_the_same_words_in_their_places_stand(text, facts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,8 +181,8 @@ def test_a_revision_is_for_hub_models():
     ("options", "reason"),
     [
         ({"dtype": torch.int8}, "dtype must be one of"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"max_length": -1}, "max_length must be at least 1, got -1"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"max_length": -1}, "max_length is -1; expected at least 1"),
     ],
 )
 def test_settings_out_of_range_are_named(options, reason):
@@ -198,7 +199,7 @@ def test_prompts_must_be_strings():
         smollm().log_likelihoods("a", [3])
     with pytest.raises(ValueError, match=r"prompts\[0\] is not valid Unicode"):
         smollm().generate(["\ud83c"])
-    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+    with pytest.raises(ValueError, match="max_new_tokens is 0; expected at least 1"):
         smollm().generate(["a"], max_new_tokens=0)
 
 
@@ -239,3 +240,43 @@ def test_an_interrupted_unpacking_leaves_nothing(tmp_path: Path, monkeypatch, er
     with pytest.raises(error):
         gguf_files.unpacked(find_model(bundled_language_model_path()))
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """An empty cache and an unpacking that writes few bytes: the folders that it wrote to."""
+    written: list[Path] = []
+
+    def unpack(files, folder):
+        written.append(folder)
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path))
+    monkeypatch.setattr(gguf_files, "_unpack", unpack)
+    smollm()
+    return written
+
+
+@pytest.mark.parametrize("damage", [b"weig", None])
+def test_a_damaged_unpacked_file_is_unpacked_anew(tiny: list[Path], damage: bytes | None):
+    files = find_model(bundled_language_model_path())
+    weights = gguf_files.unpacked(files).folder / "model.safetensors"
+    weights.unlink() if damage is None else weights.write_bytes(damage)
+    assert gguf_files.unpacked(files).folder == weights.parent
+    assert weights.read_bytes() == b"weights"
+    gguf_files.unpacked(files)
+    assert len(tiny) == 2
+
+
+def test_what_a_killed_unpacking_left_is_removed_after_an_hour(tiny: list[Path], tmp_path: Path):
+    old, new = (tmp_path / "models" / f".abc-2.{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    gguf_files.unpacked(find_model(bundled_language_model_path()))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_device_that_is_none_is_named():
+    with pytest.raises(ValueError, match=r"device must be a device of torch, .* got 'nodev'"):
+        LanguageModel(bundled_language_model_path(), device="nodev")

@@ -94,12 +94,12 @@ def why(item=9, sources=(7,), shares=(0.5,), kind="history"):
 def test_a_completion_that_the_facts_support_is_used():
     row = describer(SaysThis(TRUE)).describe(FILMS[:1]).iloc[0]
     assert (row["item"], row["text"], row["description"]) == (7, TRUE, TRUE)
-    assert (row["source"], row["completion"], row["refused"]) == ("model", TRUE, ())
+    assert (row["described_by"], row["completion"], row["refused"]) == ("model", TRUE, ())
 
 
 def test_a_wrong_completion_is_refused_and_the_template_used():
     row = describer(SaysThis(WRONG)).describe(FILMS[:1]).iloc[0]
-    assert row["source"] == "template"
+    assert row["described_by"] == "template"
     assert row["completion"] == WRONG
     assert row["refused"] == ("James", "Cameron", "1986", "won", "Oscar")
     assert row["description"] == (
@@ -110,7 +110,7 @@ def test_a_wrong_completion_is_refused_and_the_template_used():
 
 def test_of_a_completion_the_sentences_that_stand_are_used():
     row = describer(SaysThis(f"{TRUE} {WRONG} It is")).describe(FILMS[:1]).iloc[0]
-    assert (row["source"], row["description"]) == ("model", TRUE)
+    assert (row["described_by"], row["description"]) == ("model", TRUE)
     assert "Oscar" in row["refused"]
 
 
@@ -159,9 +159,37 @@ def test_a_long_text_is_told_up_to_a_sentence_and_a_longer_sentence_up_to_there(
     assert len(told["review"][0]) == 600
 
 
+def test_values_of_any_kind_are_told_as_they_are():
+    row = {
+        "item": 1, "title": "A (1995)", "year": float("nan"), "ean": 12345678901234567,
+        "in_stock": False, "since": pd.Timestamp("2020-01-02"), "until": pd.NaT, "pages": 10**400,
+    }  # fmt: skip
+    made = describer(None).describe(pd.DataFrame([row]))["description"].item()
+    assert made.startswith(
+        "A is a film of 1995. Ean: 12345678901234567. In stock: no. Since: 2020-01-02. Pages: 10000"
+    )
+
+
+def test_an_article_fits_the_sound_of_the_noun():
+    hour = ItemDescriber(None, noun="hour").describe(pd.DataFrame({"item": [1]}))
+    assert hour["description"].item() == "This is an hour."
+
+
+@pytest.mark.parametrize("column", ["described_by", "completion", "refused"])
+def test_described_items_are_not_described_again(column):
+    with pytest.raises(ValueError, match=f"items has a column '{column}', as described items"):
+        describer(None).describe(FILMS.assign(**{column: "anything"}))
+
+
+def test_a_column_of_ones_own_is_told_whatever_it_is_called():
+    items = pd.DataFrame({"item": [1], "source": ["Ann Holt"], "description": ["A red mug."]})
+    made = describer(None).describe(items)["description"].item()
+    assert made == "This is a film. Source: Ann Holt. A red mug."
+
+
 def test_no_items_are_no_descriptions():
     frame = describer(SaysThis(TRUE)).describe(FILMS[:0])
-    assert list(frame) == ["item", "text", "description", "source", "completion", "refused"]
+    assert list(frame) == ["item", "text", "description", "described_by", "completion", "refused"]
     assert len(frame) == 0
 
 
@@ -264,9 +292,9 @@ def test_a_bar_says_how_far_it_is(capsys: pytest.CaptureFixture[str]):
 
 def test_a_reason_names_what_speaks_for_the_item_and_what_they_share():
     facts = Explainer(None, FILMS).facts(why(9, (7, 8), (0.5, 0.25)))
-    assert facts == {"liked": ["Alien"], "shared genres": ["Sci-Fi"], "recommended": ["Aliens"]}
+    assert facts == {"chose": ["Alien"], "shared genres": ["Sci-Fi"], "recommended": ["Aliens"]}
     assert Explainer(None, FILMS).facts(why(9, (8, 7), (0.5, -0.25))) == {
-        "liked": ["The Usual Suspects"],
+        "chose": ["The Usual Suspects"],
         "recommended": ["Aliens"],
     }
 
@@ -274,8 +302,8 @@ def test_a_reason_names_what_speaks_for_the_item_and_what_they_share():
 @pytest.mark.parametrize(
     "wrong",
     [
-        "We recommend Alien because you liked Aliens.",
-        "We recommend Aliens because you liked The Usual Suspects.",
+        "We recommend Alien because you chose Aliens.",
+        "We recommend Aliens because you chose The Usual Suspects.",
         "They share the director James Cameron.",
         "You will love Aliens.",
     ],
@@ -284,7 +312,7 @@ def test_a_wrong_reason_is_refused_and_the_template_used(wrong):
     made = Explainer(SaysThis(wrong), FILMS, cache_dir=False).explain(why())
     assert (made.source, made.completion) == ("template", wrong)
     assert made.refused
-    assert made.text == "We recommend Aliens because you liked Alien. Shared genres: Sci-Fi."
+    assert made.text == "We recommend Aliens because you chose Alien. Shared genres: Sci-Fi."
 
 
 def test_what_people_did_is_said_with_the_word_for_it():
@@ -298,9 +326,9 @@ def test_what_people_did_is_said_with_the_word_for_it():
 
 
 def test_a_reason_has_two_sentences_at_most():
-    said = "You liked Alien. They share the genre Sci-Fi. We recommend Aliens."
+    said = "You chose Alien. They share the genre Sci-Fi. We recommend Aliens."
     made = Explainer(SaysThis(said), FILMS, cache_dir=False).explain(why())
-    assert made.text == "You liked Alien. They share the genre Sci-Fi."
+    assert made.text == "You chose Alien. They share the genre Sci-Fi."
 
 
 @pytest.mark.parametrize(
@@ -316,7 +344,7 @@ def test_a_reason_has_two_sentences_at_most():
     ],
 )
 def test_without_an_item_to_name_no_model_is_asked(reason, text):
-    model = SaysThis("You liked Alien.")
+    model = SaysThis("You chose Alien.")
     assert Explainer(model, FILMS, cache_dir=False).explain(reason).text.startswith(text)
     assert model.asked == []
 
@@ -325,7 +353,28 @@ def test_real_explanations_are_put_into_words():
     taken = pd.DataFrame({"user": list("aabbcc"), "item": [7, 9, 7, 9, 7, 8], "rating": 5.0})
     model = EASERecommender(1.0).fit(taken, FILMS)
     made = Explainer(None, FILMS).explain(model.explain("c", 9))
-    assert made.text == "We recommend Aliens because you liked Alien. Shared genres: Sci-Fi."
+    assert made.text == "We recommend Aliens because you chose Alien. Shared genres: Sci-Fi."
+
+
+HEATS = pd.DataFrame(
+    {"item": [1, 2, 3], "title": ["Heat (1986)", "Heat (1995)", "Heat (1995)"], "tags": "crime"}
+)
+
+
+def test_of_two_items_of_one_title_the_years_are_told_and_one_that_seems_the_same_is_not():
+    made = Explainer(None, HEATS).explain(why(2, (1,)))
+    assert made.text == (
+        "We recommend Heat (1995) because you chose Heat (1986). Shared tags: crime."
+    )
+    assert Explainer(None, HEATS).explain(why(2, (3,))).text == "We recommend Heat (1995)."
+    said = "We recommend Heat (1995) because you chose Heat (1986)."
+    assert Explainer(SaysThis(said), HEATS, cache_dir=False).explain(why(2, (1,))).text == said
+
+
+def test_a_title_may_be_a_number():
+    books = pd.DataFrame({"item": [7, 9], "title": [1984, 2666]})
+    made = Explainer(None, books, verb="read").explain(why())
+    assert made.text == "We recommend 2666 because you read 1984."
 
 
 # Summaries
@@ -386,8 +435,12 @@ def test_a_recommender_takes_it_as_its_encoder(encoder: TextEncoder):
         (lambda: ItemDescriber("smol"), TypeError, "model must be a LanguageModel or None"),
         (lambda: ItemDescriber(None, noun=""), ValueError, "noun must be a word"),
         (lambda: ItemDescriber(None, columns="title"), TypeError, "columns must be a sequence"),
-        (lambda: ItemDescriber(None, most=0), ValueError, "most must be at least 1"),
-        (lambda: ItemDescriber(None, max_new_tokens=0), ValueError, "max_new_tokens must be"),
+        (lambda: ItemDescriber(None, most=0), ValueError, "most is 0; expected at least 1"),
+        (
+            lambda: ItemDescriber(None, max_new_tokens=0),
+            ValueError,
+            "max_new_tokens is 0; expected",
+        ),
         (
             lambda: describer(None, columns=["plots"]).describe(FILMS),
             ValueError,
@@ -401,7 +454,23 @@ def test_a_recommender_takes_it_as_its_encoder(encoder: TextEncoder):
         (
             lambda: describer(None).describe(FILMS.assign(plot=object())),
             TypeError,
-            "a fact must be a text, a number or a sequence",
+            "column 'plot' of item 7: a fact must be a text, a number, a date or a sequence",
+        ),
+        (
+            lambda: describer(None).describe(FILMS.assign(plot=[{"a": 1}] * 3)),
+            TypeError,
+            "column 'plot' of item 7: .* got {'a': 1}",
+        ),
+        (lambda: describer(None).describe([1]), TypeError, "items must be a pandas DataFrame"),
+        (
+            lambda: describer(None).describe(pd.concat([FILMS, FILMS[["plot"]]], axis=1)),
+            ValueError,
+            "items has two columns of one name",
+        ),
+        (
+            lambda: Explainer(None, FILMS.assign(title=float("nan"))).explain(why()),
+            ValueError,
+            "item 9 has no title in items",
         ),
         (
             lambda: Explainer(None, FILMS.drop(columns="title")),
@@ -438,7 +507,7 @@ def test_what_cannot_be_is_said(make, error, reason):
 def test_smollm_describes_a_film_and_says_only_what_is_so():
     maker = describer(smollm(), columns=["title", "genres", "directors", "plot"])
     row = maker.describe(FILMS[:1]).iloc[0]
-    assert row["source"] == "model"
+    assert row["described_by"] == "model"
     facts = {"noun": "film", **maker.facts(FILMS.iloc[0].to_dict())}
     assert unsupported(row["description"], facts) == []
     assert "Alien" in row["description"]
@@ -447,4 +516,4 @@ def test_smollm_describes_a_film_and_says_only_what_is_so():
 def test_smollm_explains_a_film():
     made = Explainer(smollm(), FILMS, noun="film", cache_dir=False).explain(why())
     assert made.source == "model"
-    assert "because you liked Alien" in made.text
+    assert "because you chose Alien" in made.text

@@ -12,7 +12,8 @@ that it writes is looked up in the facts it was given. A sentence stands when
    recommended title to be liked (`roles`);
 5. its words from a fact in prose, such as a plot, come from one sentence of it, in its order and
    with all its words that deny;
-6. its numbers are not those of a title, and near "released" not those of prose;
+6. its numbers are not those of a title, and those of prose come with other words of it and without
+   "released";
 7. it has no sign, such as % or $, that the facts have not.
 
 What this does not catch: words left out of a sentence of the facts can change what it says ("a doll
@@ -178,13 +179,18 @@ class _Known:
                 for name, texts in self._texts.items()
             }
         )
-        plain = [name for name in self._texts if not roles.is_names(name)]
+        names = [one for name in self._texts if roles.is_names(name) for one in self._texts[name]]
+        self._titles = {tuple(word.plain for word in words(one)) for one in names}
         self._counted = _forms(
-            one for name in plain for one in self._texts[name] if (name, one) not in prose
+            one
+            for name, texts in self._texts.items()
+            for one in texts
+            if name != "title" and (one.isnumeric() or not roles.is_names(name))
+            if (name, one) not in prose
         )
         self._counted_in_prose = self._counted | _forms(text for _, text in prose)
         self._words = _forms(text for texts in self._texts.values() for text in texts)
-        self._words |= _forms(self._texts) - roles.WORDS
+        self._words |= _forms(self._texts) - (roles.WORDS - self._roles.plain_keys)
         self._neutral = NEUTRAL | self._roles.neutral
 
     def unsupported(self, sentence: str) -> list[str]:
@@ -284,13 +290,16 @@ class _Known:
         ]
         return [word.shown for word in min(left, key=len, default=[])]
 
-    def _foreign_numbers(self, said: list[Word]) -> Iterator[str]:
-        """Numbers that only a title has, or only prose where a release is told."""
-        told = _RELEASED.isdisjoint(word.plain for word in said)
+    def _foreign_numbers(self, said: list[Word]) -> list[str]:
+        """Numbers of a title alone, and of prose where nothing else of it or a release is told."""
+        of_prose = any(not _is_number(word) for word in self._of_prose(said))
+        released = any(word.plain in _RELEASED for word in said)
+        told = of_prose and (not released or self._is_prose(said))
         known = self._counted_in_prose if told else self._counted
-        for word in self._outside_names(said):
-            if word.plain.lstrip("-")[:1].isdigit() and word.plain not in known:
-                yield word.shown
+        numbered = self._outside_names(said)
+        if released:  # "1984 was released in 1984": the second is no title
+            numbered = [*numbered, *(word for word in said[1:] if (word.plain,) in self._titles)]
+        return [one.shown for one in numbered if _is_number(one) and one.plain not in known]
 
     def _outside_names(self, said: list[Word]) -> list[Word]:
         inside = {n for one in self._roles.mentions(said) for n in range(one.start, one.end)}
@@ -313,6 +322,10 @@ def _is_prose(name: str, text: str) -> bool:
     small = [word for word in row if not (word.is_capital or word.shown[0].isdigit())]
     names = all(word.plain in NEUTRAL or word.plain in _PARTICLES for word in small)
     return len(row) >= _PROSE and not names and not roles.is_names(name)
+
+
+def _is_number(word: Word) -> bool:
+    return word.plain.lstrip("-")[:1].isdigit()
 
 
 def _denials(row: list[Word]) -> Counter[str]:

@@ -70,6 +70,7 @@ WORDS = _NEVER.union(_WITH, *(role.alone | role.by for role in _ROLES.values()))
 _FREE = listed(
     "title noun kind genre genres tag tags category categories brand color colour language country"
 )
+_TITLES = DONE | {"recommended"}  # names even where they are numbers, as 1984 is
 _UNLABELLED = listed("title year noun")
 _LINKS = listed(
     "a an and are because film in include includes including is it its of release released share "
@@ -90,10 +91,16 @@ class Roles:
     ----------
     texts : mapping of str to sequence of str
         The facts that are no prose.
+
+    Attributes
+    ----------
+    plain_keys : set of str
+        Words in the names of facts that are no names, such as those of "pages_read".
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
         self._neutral: set[str] = set()
+        self.plain_keys: set[str] = set()
         self._labels: dict[str, str] = {}  # role by a form of a word in the name of a fact
         self._names: dict[tuple[str, ...], set[str]] = {}
         self._lower: set[tuple[str, ...]] = set()  # names of one word that need no capital
@@ -104,16 +111,19 @@ class Roles:
             parts = {word.plain for word in words(key)}
             if key in ("noun", "kind", "year"):
                 self._others |= {word.plain for value in values for word in words(value)}
-            if not named or key == "noun":
+            is_title = key == "title" or parts <= _TITLES
+            if key == "noun" or not (named or is_title):
+                self.plain_keys |= parts
                 continue
-            own = {name for name, role in _ROLES.items() if parts & role.keys} or {key}
-            for role in own & _ROLES.keys():
+            own = {name for name, role in _ROLES.items() if parts & role.keys}
+            for role in own:
                 self._neutral |= _ROLES[role].alone | _ROLES[role].by
                 self._neutral |= {word for word, (_, said) in _WITH.items() if said == role}
-            if own == {key} and key not in _ROLES:
-                labels = parts - NEUTRAL - _UNLABELLED
-                self._labels |= {form: key for part in labels for form in forms(part)}
-            is_free = bool(parts & _FREE) or not any(word.is_capital for word in named)
+            labels = set() if own else parts - NEUTRAL - _UNLABELLED
+            self._labels |= {form: key for part in labels for form in forms(part)}
+            is_named = bool(own) or (bool(labels) and any(word.is_capital for word in named))
+            is_free = bool(parts & _FREE) or not is_named
+            own = own or {key}
             if is_free:
                 self._free |= own
             for value in values:
@@ -181,6 +191,8 @@ class Roles:
     def _cut(self, said: list[Word], place: int) -> Iterator[_Cut]:
         """The place of the words that say whose part follows, if it is here."""
         plain = said[place].plain
+        if plain in self.plain_keys - self._neutral:
+            return
         before = said[place - 1].plain if place else ""
         after = said[place + 1].plain if place + 1 < len(said) else ""
         label = next((self._labels[one] for one in forms(plain) if one in self._labels), None)
