@@ -147,9 +147,31 @@ def test_losses_are_those_of_the_formulas_in_loops(objective):
             elif objective == "sampled":
                 losses.append(-log_softmax([less[y], *(less[j] for j in others)])[0])
             else:
+                others = [j for j in others if j not in row[: t + 1].tolist()]
                 losses.append(-np.log(expit(less[y])) - np.log(expit(-less[others])).sum())
     assert len(losses) > 4
-    assert found == pytest.approx(np.mean(losses), rel=1e-5)
+    usual = 9 / 4  # targets of a window: 3 of the first user in one, 6 of the last in three
+    assert len(sequences.first) == 4
+    assert found == pytest.approx(np.sum(losses) / (usual * 3), rel=1e-5)
+
+
+def test_batches_that_are_accumulated_are_one_batch_as_large():
+    lengths = np.random.default_rng(6).integers(2, 30, size=40)
+    draw = np.random.default_rng(7)
+    rows = [
+        (u, i, t) for u, n in enumerate(lengths) for t, i in enumerate(draw.permutation(50)[:n])
+    ]
+    seen = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    fitted = [
+        SequenceRecommender(
+            network="gru", dim=8, dropout=0.0, training=QUICK | {"epochs": 3} | sizes
+        ).fit(seen)
+        for sizes in ({"batch_size": 32}, {"batch_size": 8, "accumulate": 4})
+    ]
+    one, parts = (model._learned.items.data for model in fitted)
+    torch.testing.assert_close(one, parts, rtol=1e-4, atol=1e-5)
+    one, parts = (model.training_report.epochs for model in fitted)
+    assert [each.loss for each in one] == pytest.approx([each.loss for each in parts], rel=1e-5)
 
 
 def test_the_loss_of_many_items_is_worked_out_in_parts_and_is_the_same(monkeypatch):
@@ -184,6 +206,7 @@ def test_each_target_is_in_a_window_as_often_as_any_other(counts, length):
     wanted = np.ones(offsets[-1])
     wanted[offsets[:-1][np.array(counts) > 0]] = 0  # nothing comes before a user's first item
     np.testing.assert_allclose(found, wanted)
+    assert sequences.targets == wanted.sum()
 
 
 def a_history(counts, n_items=50, seed=0):
@@ -371,6 +394,10 @@ class TestPurchaseProbability:
         assert np.abs(found - CHANCES).mean() < 0.018
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=0.12)
 
+    def test_what_was_taken_has_no_chance(self, model):
+        found = self.asked(model, [f"of {one}" for one in range(6)])
+        assert found.diagonal().max() < 1e-30
+
     def test_of_someone_without_a_history_it_is_the_share_of_the_item(self, model):
         count = model._fitted.history.popularity + 1
         np.testing.assert_allclose(self.asked(model, ["nobody"])[0], count / count.sum(), rtol=1e-4)
@@ -410,6 +437,11 @@ def test_a_fit_goes_on_from_its_checkpoint_which_is_not_saved(tmp_path):
     assert everything(model, int) == everything(whole, int)
     with pytest.raises(ValueError, match="items"):
         SequenceRecommender(**options, training=training).fit(walks(n_items=9))
+    said = (
+        "architecture is gru, layers=2, dim=4, heads=2, dropout=0.2 in the checkpoint; exp.* lstm"
+    )
+    with pytest.raises(ValueError, match=said):
+        SequenceRecommender(dim=4, network="lstm", training=training).fit(walks())
     model.save(tmp_path / "model")
     saved = json.loads((tmp_path / "model" / "model.json").read_text())["model"]["options"]
     assert saved["training"]["epochs"] == 4
@@ -456,7 +488,8 @@ def test_what_is_no_encoder_is_refused():
 def test_a_training_that_diverges_is_told_and_the_model_stays_as_it_was():
     model = SequenceRecommender(dim=4, training={"epochs": 2}).fit(walks())
     before = everything(model, int)
-    model.training = model.training._replace(learning_rate=1e30)
-    with pytest.raises(TrainingDivergedError, match=r"training diverged at epoch \d"):
-        model.fit(walks(n_users=90))
-    assert everything(model, int) == before
+    for rate in (1e4, 1e12, 1e30):  # the last step is the only one
+        model.training = model.training._replace(learning_rate=rate, epochs=1, batch_size=256)
+        with pytest.raises(TrainingDivergedError, match="diverged at epoch 1, step 1 of 1"):
+            model.fit(walks(n_users=90))
+        assert everything(model, int) == before

@@ -8,7 +8,8 @@ The score of an item i as the next one is f_i = h_t · x_i + b_i, and three loss
     "binary"    -log σ(f_y - log m q_y) - Σ_j log σ(log m q_j - f_j)   over the m drawn, none is y
 
 with q the chance that an item is drawn. The corrections undo the drawing: e^f / Σ e^f of the second
-and σ(f) of the third estimate the chance that an item is the next one, whatever q is.
+and σ(f) of the third estimate the chance that an item is the next one, whatever q is. As a history
+has an item once, the third leaves out drawn items that are in it already, as far as it is read.
 
 Sources: W.-C. Kang and J. McAuley, Self-attentive sequential recommendation, ICDM 2018 (attention);
 B. Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016 (GRU);
@@ -60,6 +61,7 @@ class SequenceNetwork(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
+        self.described = f"{kind}, layers={layers}, dim={dim}, heads={heads}, dropout={dropout}"
         self.recurrent: nn.GRU | nn.LSTM | None = None
         if kind == "attention":
             self.positions = nn.Parameter(torch.randn(max_length, dim) * 0.02)
@@ -181,13 +183,17 @@ class NextItem:
         with torch.no_grad():
             table.bias.copy_((count / count.sum()).log())
         self._chance = (count**_FLATTENED / (count**_FLATTENED).sum()).float()
+        self._usual = sequences.targets / self.size
 
     def loss(self, examples: Tensor) -> Tensor:
-        """The mean over the targets of some windows."""
+        """The sum over the targets of some windows, by as many as so many windows usually have.
+
+        Not by their own: each target counts alike, whatever is drawn with it.
+        """
         inputs, targets, there = self._sequences.batch(examples, self._length)
         vectors = self._table()
         states, targets = self._states(vectors[inputs])[there], targets[there]
-        count = max(len(targets), 1)
+        count = self._usual * len(examples)
         if self._objective == "softmax":
             return softmax_loss(states, targets, vectors, self._table.bias) / count
         drawn = torch.multinomial(self._chance, self._negatives, replacement=True)
@@ -195,6 +201,9 @@ class NextItem:
         came = (states * vectors[targets]).sum(dim=1) + corrected[targets]
         others = torch.addmm(corrected[drawn], states, vectors[drawn].T)
         others = others.masked_fill(targets[:, None] == drawn, -torch.inf)
+        if self._objective == "binary":
+            had = (inputs[:, :, None] == drawn).cumsum(dim=1, dtype=torch.uint8)[there] > 0
+            others = others.masked_fill(had, -torch.inf)
         if self._objective == "sampled":
             every = torch.cat([came[:, None], others], dim=1)
             total: Tensor = (every.logsumexp(dim=1) - came).sum()
@@ -219,7 +228,7 @@ class NextItem:
             digest.update(one.contiguous().numpy())
         return {
             "items": len(self._table.bias),
-            "architecture": repr(self._states),
+            "architecture": self._states.described,
             "max_length": self._length,
             "objective": self._objective,
             "negatives": 0 if self._objective == "softmax" else self._negatives,

@@ -41,6 +41,11 @@ class Sequences(NamedTuple):
         columns = (items, offsets[user] + 1, offsets[user + 1], begin, several)
         return Sequences(*(torch.from_numpy(np.ascontiguousarray(one)) for one in columns))
 
+    @property
+    def targets(self) -> int:
+        """Interactions that are foretold, all users' together."""
+        return int((self.last.unique() - self.first.unique()).sum())
+
     def batch(self, windows: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs and targets of some windows, [b, length] each, and which of them are there."""
         shift = torch.randint(length, (len(windows),)) * self.shifted[windows]
