@@ -364,3 +364,12 @@ def test_large_networks_have_the_fused_optimiser_with_the_same_results(monkeypat
     fused, _ = trained(task)
     for name, tensor in small.items():
         torch.testing.assert_close(fused[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_work_is_where_any_weight_is_that_is_not_on_the_cpu():
+    from llmrec_kernels.training.learner import _device
+
+    head = torch.nn.Parameter(torch.zeros(2))
+    model = torch.nn.Parameter(torch.zeros(2, device="meta"))  # stands in for a GPU
+    assert _device([head]).type == "cpu"
+    assert _device([head, model]).type == "meta"

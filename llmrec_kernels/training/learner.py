@@ -52,7 +52,7 @@ class Learner:
         self.training = training
         self.network = task.network
         self.parameters = _trained(task.network)
-        self.device = self.parameters[0].device
+        self.device = _device(self.parameters)
         self.processes = processes(self.device)
         self.precision = _precision(training.precision, self.device)
         self.optimizer = torch.optim.AdamW(
@@ -254,6 +254,12 @@ def _trained(network: nn.Module) -> list[nn.Parameter]:
     if not found:
         raise ValueError("the network has no parameter that requires a gradient")
     return found
+
+
+def _device(parameters: list[nn.Parameter]) -> torch.device:
+    """Where the work is: heads may be on the CPU above a language model that is not."""
+    devices = [one.device for one in parameters]
+    return next((one for one in devices if one.type != "cpu"), devices[0])
 
 
 def _checked(groups: list[dict[str, Any]], trained: list[nn.Parameter]) -> list[dict[str, Any]]:
