@@ -233,14 +233,15 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or before:
         yield
         return
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False  # with NaN, to find faults
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False  # with NaN, to find faults
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        settings.fill_uninitialized_memory = fills
 
 
 def _scalar(loss: Tensor) -> Tensor:
