@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmrec_kernels.language import unsupported
-from llmrec_kernels.language.facts import fact_texts, supported_part
+from llmrec_kernels.language.facts import supported_part
+from llmrec_kernels.language.values import fact_texts
 from llmrec_kernels.language.words import GUARDED, NEUTRAL, forms, sentences, words
 
 TOY_STORY = {
@@ -141,6 +142,7 @@ LIES = [
     ("1984 is a book released in 1984.", {"title": "1984", "year": 1949, "noun": "book"}),
     ("We recommend 1984 because you read 2666.", {"recommended": 2666, "read": 1984}),
     ("1984 is like 2666.", {"recommended": 2666, "read": 1984, "noun": "book"}),
+    ("It has 1999 pages.", {"page_count": 300, "year": 1999}),
     ("It is 5 degrees.", {"degrees": -5}),
     ("It is -5 degrees.", {"degrees": 5}),
 ]  # fmt: skip
@@ -164,6 +166,7 @@ def test_a_sentence_that_lies_with_the_words_of_the_facts_is_refused(text, facts
          {"title": "Annie", "directors": "Ann Holt", "cast": "Ann Holt"}),
         ("The cast are Leo Marsh and Ludwig van Holt.", {"cast": "Leo Marsh, Ludwig van Holt"}),
         ("It is -5 degrees.", {"degrees": -5}),
+        ("It is a film of 1999 and has 300 pages.", {"pages": 300, "year": 1999}),
         ("1984 is a film released in 1949.", {"title": "1984", "year": 1949}),
         ("We recommend 2666 because you read 1984.", {"recommended": 2666, "read": 1984}),
     ],

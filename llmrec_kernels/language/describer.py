@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from llmrec_kernels.language.facts import Facts, fact_texts
 from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.language.titles import with_readable_title
+from llmrec_kernels.language.values import Facts, fact_texts
 from llmrec_kernels.language.words import is_whole, sentences
 from llmrec_kernels.language.writing import (
     Prompting,

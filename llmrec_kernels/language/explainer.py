@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 
 from llmrec_kernels.language import roles
-from llmrec_kernels.language.facts import fact_texts
 from llmrec_kernels.language.models import LanguageModel
 from llmrec_kernels.language.titles import with_readable_title
+from llmrec_kernels.language.values import fact_texts
 from llmrec_kernels.language.writing import (
     Prompting,
     Writer,

@@ -12,8 +12,8 @@ that it writes is looked up in the facts it was given. A sentence stands when
    recommended title to be liked (`roles`);
 5. its words from a fact in prose, such as a plot, come from one sentence of it, in its order and
    with all its words that deny;
-6. its numbers are not those of a title, and those of prose come with other words of it and without
-   "released";
+6. its numbers are not those of a title; those of prose come with other words of it and without
+   "released"; those beside the name of a fact ("300 pages") are of it;
 7. it has no sign, such as % or $, that the facts have not.
 
 What this does not catch: words left out of a sentence of the facts can change what it says ("a doll
@@ -23,17 +23,12 @@ another thing of the same sentence. Facts that are false stay false.
 
 from __future__ import annotations
 
-import datetime
-import numbers
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeAlias
-
-import numpy as np
-import pandas as pd
 
 from llmrec_kernels.language import roles
+from llmrec_kernels.language.values import Facts, fact_texts
 from llmrec_kernels.language.words import (
     DENYING,
     GUARDED,
@@ -46,9 +41,6 @@ from llmrec_kernels.language.words import (
     sentences,
     words,
 )
-
-Value: TypeAlias = "str | float | Sequence[str] | Sequence[float]"
-Facts: TypeAlias = "Mapping[str, Value]"
 
 _PROSE = 3  # a text of so many words is prose, if it is no list of names
 _PARTICLES = listed("van von de da di du del der den dos la le el al bin")  # within names
@@ -131,34 +123,6 @@ def supported_part(text: str, facts: Facts) -> tuple[str, list[str]]:
     return " ".join(kept), list(against)
 
 
-def fact_texts(value: Any) -> list[str]:
-    """A fact as texts; none for what is missing.
-
-    Examples
-    --------
-    >>> fact_texts(["a", "b"]), fact_texts(1979.0), fact_texts(float("nan")), fact_texts(False)
-    (['a', 'b'], ['1979'], [], ['no'])
-    """
-    if value is None or isinstance(value, str):
-        return [value] if value and value.strip() else []
-    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
-        entries = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-        return [text for one in entries for text in fact_texts(one)]
-    if isinstance(value, datetime.date | np.datetime64):
-        moment = pd.Timestamp(value)
-        return [] if moment is pd.NaT else [moment.date().isoformat()]
-    if value is pd.NA or value is pd.NaT or value != value:
-        return []
-    if isinstance(value, bool | np.bool_):
-        return ["yes" if value else "no"]
-    if isinstance(value, numbers.Number):  # Decimal too, which is no Real
-        whole = isinstance(value, numbers.Integral) or value % 1 == 0  # type: ignore[operator]
-        return [str(int(value)) if whole else str(value)]  # type: ignore[call-overload]
-    raise TypeError(
-        f"a fact must be a text, a number, a date or a sequence of these, got {value!r}."
-    )
-
-
 class _Known:
     """The facts, with their words in the ways that they are looked up."""
 
@@ -188,6 +152,11 @@ class _Known:
             if name != "title" and (one.isnumeric() or not roles.is_names(name))
             if (name, one) not in prose
         )
+        self._numbers = [
+            (_forms([name]) - NEUTRAL, _forms(texts))
+            for name, texts in self._texts.items()
+            if all(_is_number(word) for text in texts for word in words(text))
+        ]
         self._counted_in_prose = self._counted | _forms(text for _, text in prose)
         self._words = _forms(text for texts in self._texts.values() for text in texts)
         self._words |= _forms(self._texts) - (roles.WORDS - self._roles.plain_keys)
@@ -290,16 +259,23 @@ class _Known:
         ]
         return [word.shown for word in min(left, key=len, default=[])]
 
-    def _foreign_numbers(self, said: list[Word]) -> list[str]:
-        """Numbers of a title alone, and of prose where nothing else of it or a release is told."""
+    def _foreign_numbers(self, said: list[Word]) -> Iterator[str]:
+        """Numbers of a title alone, of prose where nothing else of it is told, of another fact."""
         of_prose = any(not _is_number(word) for word in self._of_prose(said))
         released = any(word.plain in _RELEASED for word in said)
         told = of_prose and (not released or self._is_prose(said))
         known = self._counted_in_prose if told else self._counted
-        numbered = self._outside_names(said)
-        if released:  # "1984 was released in 1984": the second is no title
-            numbered = [*numbered, *(word for word in said[1:] if (word.plain,) in self._titles)]
-        return [one.shown for one in numbered if _is_number(one) and one.plain not in known]
+        outside = self._outside_names(said)
+        for place, word in enumerate(said):
+            # "1984 was released in 1984": the second is no title.
+            is_free = word in outside or (place > 0 and released and (word.plain,) in self._titles)
+            beside = {
+                one for near in said[max(0, place - 1) : place + 2] for one in forms(near.plain)
+            }
+            others = (told for name, told in self._numbers if not name.isdisjoint(beside))
+            wrong = word.plain not in known or any(word.plain not in told for told in others)
+            if _is_number(word) and is_free and wrong:
+                yield word.shown
 
     def _outside_names(self, said: list[Word]) -> list[Word]:
         inside = {n for one in self._roles.mentions(said) for n in range(one.start, one.end)}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llmrec_kernels.language.facts import fact_texts
+from llmrec_kernels.language.values import fact_texts
 
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.+), (The|A|An|La|Le|Les|L'|Il|El|Das|Der|Die)((?: \(.*\))?)$")

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from llmrec_kernels._cache import cache_folder
 from llmrec_kernels.language.cache import CompletionCache
-from llmrec_kernels.language.facts import Facts, fact_texts, supported_part
+from llmrec_kernels.language.facts import supported_part
 from llmrec_kernels.language.models import LanguageModel
+from llmrec_kernels.language.values import Facts, fact_texts
 from llmrec_kernels.language.words import sentences
 from llmrec_kernels.ops.checks import positive_int
 
