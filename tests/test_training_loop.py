@@ -214,12 +214,11 @@ def test_the_last_step_is_not_allowed_to_lose_what_was_learned(level, rate):
 
 def test_weights_that_are_infinite_are_told():
     task = Line()
-    inner = task.loss
-    task.loss = lambda examples: inner(examples) * 0 + task.network.bias.sum() * 0
+    task.loss = lambda _: sum(one.sum() * 0 for one in task.network.parameters())
     with torch.no_grad():
         task.network.weight.fill_(3e38)
     settings = Training(epochs=1, batch_size=8, learning_rate=1e30, weight_decay=1e6)
-    with pytest.raises(TrainingDivergedError, match=r"weights are NaN or infinite|loss nan"):
+    with pytest.raises(TrainingDivergedError, match=r"step 1 of 1.* weights are NaN or infinite"):
         train(task, settings)
 
 
