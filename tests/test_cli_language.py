@@ -78,7 +78,7 @@ MISTAKES = [
     ),
     (
         ("explain", "--from", "model", "--user", 4, "--item", 20, "--lm", "--output", "o.csv"),
-        "expected a name that ends in .json",
+        "--output with --lm is o.csv; expected a name that ends in .json",
     ),
     (
         ("explain", "--from", "model", "--user", 4, "--item", 20, "--lm", "--verb", "ate"),

@@ -125,6 +125,8 @@ LIES = [
     ("Aliens, which you liked, is a film like Heat.", TWO),
     ("We recommend Aliens because Alien and Heat are like it, and you liked it.", TWO),
     ("Aliens will be liked.", TWO),
+    ("They liked Alien.", TWO),
+    ("They recommend Aliens.", TWO),
     ("We recommend Ronin because you watched it.", ONE),
     ("Heat, which we recommend, is like Ronin.", ONE),
     ("The camera is waterproof.", CAMERA),

@@ -56,7 +56,10 @@ def explain(
     """
     with errors_as_sentences():
         if output is not None:
-            checked_output("--output", output, (".json",) if lm else tables.ENDINGS)
+            if lm:
+                checked_output("--output with --lm", output, (".json",))
+            else:
+                checked_output("--output", output, tables.ENDINGS)
         _check_words(lm, items, language_model, verb)
         source = folders.source(folder)
         asked = source.users.named("--user", [user]) + source.items.named("--item", [item])
