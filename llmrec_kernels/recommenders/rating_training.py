@@ -19,7 +19,7 @@ from llmrec_kernels.recommenders.rating_networks import (
     terms_of,
 )
 from llmrec_kernels.recommenders.tuning import Language
-from llmrec_kernels.training import Training, TrainingReport, train
+from llmrec_kernels.training import Training, TrainingReport, architecture, train
 
 _TEXTS = 16  # of a batch, which the language model reads while it is trained
 _PRIOR = 5.0  # λ_i: ratings that an item needs before they count as much as its text
@@ -108,9 +108,8 @@ class RatingTask:
         digest = xxhash.xxh3_64()
         for one in (self._vectors, self._users, *self._ratings, *self._held_out):
             digest.update(one.contiguous().numpy().data)
-        shapes = [list(one.shape) for one in self.network.state_dict().values()]
         return {
-            "architecture": f"RatingNetwork {shapes}",
+            "architecture": architecture(self.network),
             "items": len(self._vectors),
             "data": digest.hexdigest(),
         }

@@ -31,7 +31,6 @@ from llmrec_kernels.recommenders import attribution, space
 from llmrec_kernels.recommenders.answering import Fitted, Given, UnsupportedError
 from llmrec_kernels.recommenders.features import Encodes
 from llmrec_kernels.recommenders.history import History, Lists
-from llmrec_kernels.recommenders.records import Absent
 from llmrec_kernels.recommenders.results import Explanation
 from llmrec_kernels.recommenders.sequence_networks import (
     NETWORKS,
@@ -43,14 +42,12 @@ from llmrec_kernels.recommenders.sequence_networks import (
 )
 from llmrec_kernels.recommenders.sequence_windows import read
 from llmrec_kernels.recommenders.space import Reader
-from llmrec_kernels.recommenders.vectors import VectorRecommender
-from llmrec_kernels.training import Training, TrainingReport, train
+from llmrec_kernels.recommenders.trained import TrainedRecommender
+from llmrec_kernels.training import Training, train
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from typing_extensions import Self
 
-    from llmrec_kernels.recommenders.saving import Helpers
 
 _TRAINING = Training(epochs=30, batch_size=64, learning_rate=2e-3, patience=5)
 
@@ -65,7 +62,7 @@ class NextItems(NamedTuple):
     reader: Reader | None
 
 
-class SequenceRecommender(VectorRecommender[NextItems]):
+class SequenceRecommender(TrainedRecommender[NextItems]):
     """Recommend what comes next, by a network that reads each history in its order.
 
     Training holds out the last item of a random tenth of the users with three or more (at most
@@ -159,7 +156,6 @@ class SequenceRecommender(VectorRecommender[NextItems]):
             raise ValueError(f"dropout is {dropout}; expected at least 0 and less than 1")
         self.negatives = checks.positive_int("negatives", negatives)
         self.training = Training.of(training, _TRAINING)
-        self.training_report: TrainingReport | None = None
 
     def purchase_probability(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
         """The chance that the item beside each user is the next one that the user takes.
@@ -311,16 +307,6 @@ class SequenceRecommender(VectorRecommender[NextItems]):
             self._states = self._blank().eval().requires_grad_(False)
         if learned.weights:
             self._states.load_state_dict(learned.weights)
-
-    def _options(self) -> dict[str, Any]:
-        options = self._arguments_but("encoder", "embeddings")
-        return options | {"training": self.training._replace(checkpoint=None, progress=None)}
-
-    @classmethod
-    def _made(cls, options: dict[str, Any], learned: NextItems, helpers: Helpers) -> Self:
-        if learned.reader is None:
-            return cls(**options)
-        return cls(learned.reader.encoder or Absent("the embeddings are not saved"), **options)
 
     @classmethod
     def _as_learned(cls, fields: dict[str, Any]) -> NextItems:

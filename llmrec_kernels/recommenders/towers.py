@@ -36,6 +36,7 @@ from torch.nn.functional import gelu, normalize, softplus
 from llmrec_kernels.recommenders.tower_data import Taken
 from llmrec_kernels.recommenders.tuning import Language
 from llmrec_kernels.recommenders.wordings import Wordings
+from llmrec_kernels.training import architecture
 
 LOSSES = ("contrastive", "rating")
 PACE = 0.05  # of the head's learning rate: an item moves by its text as fast as by itself
@@ -242,9 +243,8 @@ class TowerTask:
         learned = (given.vectors, given.users, *given.taken, *given.held_out)
         for one in (*learned, *(given.wordings or ())):
             digest.update(one.contiguous().numpy().data)
-        shapes = [list(one.shape) for one in self.network.state_dict().values()]
         return {
-            "architecture": f"Towers {shapes}",
+            "architecture": architecture(self.network),
             "loss": self._loss,
             "temperature": self._temperature,
             "regularization": self._prior[1],

@@ -8,6 +8,7 @@ from llmrec_kernels.training.task import (
     Task,
     TrainingDivergedError,
     TrainingReport,
+    architecture,
 )
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Training",
     "TrainingDivergedError",
     "TrainingReport",
+    "architecture",
     "train",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
+import xxhash
 from torch import Tensor, nn
 
 
@@ -123,3 +125,19 @@ class CheckpointError(ValueError):
         ...
     llmrec_kernels.training.task.CheckpointError: items is 1682 in the checkpoint; expected 1683
     """
+
+
+def architecture(network: nn.Module) -> str:
+    """What a network is, in a few words that differ where its weights would not fit.
+
+    Examples
+    --------
+    >>> architecture(nn.Linear(3, 2))
+    'Linear of 8 numbers in 2 tensors, shapes 50d9a95d'
+    """
+    shapes = [tuple(one.shape) for one in network.state_dict().values()]
+    digest = xxhash.xxh32_hexdigest(repr(shapes).encode())
+    numbers = sum(math.prod(one) for one in shapes)
+    return (
+        f"{type(network).__name__} of {numbers:,} numbers in {len(shapes)} tensors, shapes {digest}"
+    )
