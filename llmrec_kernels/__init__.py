@@ -1,7 +1,7 @@
 """Exact top-K, embedding lookup and scoring for recommendation with LLM embeddings.
 
 The operators are here at once; what is built on them (`index`, `recommenders`, `datasets`,
-`evaluation`, `encoders`, `profiler`) is imported when it is first used.
+`evaluation`, `encoders`, `language`, `training`, `profiler`) is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -38,12 +38,25 @@ _LATER = {
             "ItemKNNRecommender",
             "PopularityRecommender",
             "Recommender",
+            "SequenceRecommender",
+            "TextRatingRegressor",
+            "TwoTowerRecommender",
             "UserKNNRecommender",
         ),
         "recommenders",
     ),
 }
-_ROOMS = ("datasets", "encoders", "evaluation", "index", "profiler", "recommenders", "studies")
+_ROOMS = (
+    "datasets",
+    "encoders",
+    "evaluation",
+    "index",
+    "language",
+    "profiler",
+    "recommenders",
+    "studies",
+    "training",
+)
 
 __all__ = [
     "ALSRecommender",
@@ -59,8 +72,11 @@ __all__ = [
     "QuantizedTable",
     "Ragged",
     "Recommender",
+    "SequenceRecommender",
     "TextEncoder",
+    "TextRatingRegressor",
     "TopK",
+    "TwoTowerRecommender",
     "UserKNNRecommender",
     "candidate_scores",
     "cosine_topk",

@@ -4,8 +4,15 @@
 and keeps the vectors on disk. Importing this room imports torch and no transformers.
 """
 
+from llmrec_kernels.encoders.augment import TokenDropout
 from llmrec_kernels.encoders.compress import Compression
 from llmrec_kernels.encoders.models import ModelNotFoundError, bundled_encoder_path
 from llmrec_kernels.encoders.text import TextEncoder
 
-__all__ = ["Compression", "ModelNotFoundError", "TextEncoder", "bundled_encoder_path"]
+__all__ = [
+    "Compression",
+    "ModelNotFoundError",
+    "TextEncoder",
+    "TokenDropout",
+    "bundled_encoder_path",
+]

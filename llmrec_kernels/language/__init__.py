@@ -11,6 +11,7 @@ from llmrec_kernels.language.models import (
     WrongModelError,
     bundled_language_model_path,
 )
+from llmrec_kernels.language.paraphraser import Paraphraser
 from llmrec_kernels.language.reranker import LMReranker
 from llmrec_kernels.language.summarizer import Summarizer, SummarizingEncoder
 from llmrec_kernels.language.writing import Writing
@@ -20,6 +21,7 @@ __all__ = [
     "ItemDescriber",
     "LMReranker",
     "LanguageModel",
+    "Paraphraser",
     "Summarizer",
     "SummarizingEncoder",
     "Writing",
