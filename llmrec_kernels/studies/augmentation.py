@@ -11,13 +11,13 @@ import torch
 
 from llmrec_kernels.datasets import movielens_100k
 from llmrec_kernels.encoders.augment import Augments, TokenDropout
-from llmrec_kernels.evaluation import Report, compare_paired, pool
+from llmrec_kernels.evaluation import Report, pool
 from llmrec_kernels.language import LanguageModel, bundled_language_model_path
 from llmrec_kernels.language.paraphraser import Paraphraser
 from llmrec_kernels.recommenders import TwoTowerRecommender
 from llmrec_kernels.studies import models
-from llmrec_kernels.studies.cold_items import by_user, draws
-from llmrec_kernels.studies.study import Study, Table, interval, signed
+from llmrec_kernels.studies.cold_items import draws, less
+from llmrec_kernels.studies.study import Study, Table
 
 _KNOWN, _RATINGS = 120, 0.1  # films, and the part of their ratings, that are learned from
 _SEED = 100
@@ -56,7 +56,10 @@ def augmentation() -> Study:
             model = TwoTowerRecommender(models.text_encoder(), augment=augment)
             reports[name].append(one.ndcg(model.fit(few, data.items)))
     rows = {
-        name: {"NDCG@10": pool(found)["NDCG@10"], **_less(found, reports[_NONE])}
+        name: {
+            "NDCG@10": pool(found)["NDCG@10"],
+            "less those": "" if name == _NONE else " ".join(less(found, reports[_NONE], 4)),
+        }
         for name, found in reports.items()
     }
     accepted = sum(map(len, paraphrases.values()))
@@ -65,7 +68,7 @@ def augmentation() -> Study:
         f"(cosine .8 or more), in {seconds:.0f} s. A difference whose interval has 0 in it may be "
         "chance."
     )
-    table = Table("Mean of five draws.", pd.DataFrame(rows).T.fillna(""))
+    table = Table("Mean of five draws.", pd.DataFrame(rows).T)
     return Study("Other wordings, for small data: ml-100k", _PROTOCOL, [table], findings=findings)
 
 
@@ -73,17 +76,6 @@ def _paraphrases(texts: list[str]) -> dict[str, list[str]]:
     model = LanguageModel(bundled_language_model_path(), dtype=torch.bfloat16, batch_size=16)
     views = Paraphraser(model, models.text_encoder(), max_new_tokens=50).views(texts)
     return dict(zip(texts, views, strict=True))
-
-
-def _less(ours: list[Report], theirs: list[Report]) -> dict[str, str]:
-    """The difference, the same users of all draws, with its interval."""
-    if ours is theirs:
-        return {}
-    paired = compare_paired(by_user(ours), by_user(theirs), "NDCG@10")
-    return {
-        "difference": signed(paired.difference, 4),
-        "95% interval": interval(paired.low, paired.high, 4),
-    }
 
 
 _PROTOCOL = (

@@ -66,6 +66,12 @@ def by_user(reports: list[Report]) -> Report:
     return Report(reports[0].k, values.groupby(level=0).mean(), {}, 0)
 
 
+def less(ours: list[Report], theirs: list[Report], decimals: int = 3) -> tuple[str, str]:
+    """How much more NDCG@10 users have on the mean over the draws, and its interval."""
+    paired = compare_paired(by_user(ours), by_user(theirs), "NDCG@10")
+    return signed(paired.difference, decimals), interval(paired.low, paired.high, decimals)
+
+
 def choose(draw: Draw, items: pd.DataFrame, seed: int) -> AlignedRecommender:
     """An aligned recommender with the settings that do best on the inner draw, not yet fitted."""
     within = inner(draw, seed)

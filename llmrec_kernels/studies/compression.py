@@ -11,10 +11,10 @@ import torch
 from llmrec_kernels.datasets import Dataset, movielens_100k
 from llmrec_kernels.encoders import Compression, TextEncoder, bundled_encoder_path
 from llmrec_kernels.encoders.compress import parameter_bytes
-from llmrec_kernels.evaluation import Report, compare_paired, pool
+from llmrec_kernels.evaluation import Report, pool
 from llmrec_kernels.recommenders import AlignedRecommender, ContentRecommender
-from llmrec_kernels.studies.cold_items import by_user, draws
-from llmrec_kernels.studies.study import Study, Table, interval, signed
+from llmrec_kernels.studies.cold_items import draws, less
+from llmrec_kernels.studies.study import Study, Table
 
 _WHOLE = "whole, float32"
 _WAYS: dict[str, tuple[torch.dtype, Compression]] = {
@@ -52,7 +52,9 @@ def compression() -> Study:
             "speed, whole = 1": f"{whole.seconds / one.seconds:.1f}",
             "content": pool(one.content)["NDCG@10"],
             "aligned": pool(one.aligned)["NDCG@10"],
-            "content, less whole": _less(one.content, whole.content),
+            "content, less whole": ""
+            if one is whole
+            else " ".join(less(one.content, whole.content)),
         }
         for name, one in found.items()
     }
@@ -78,14 +80,6 @@ def measured(data: Dataset, dtype: torch.dtype, compression: Compression) -> Mea
         ):
             reports.append(draw.ndcg(model.fit(draw.train, data.items)))
     return Measured(parameter_bytes(encoder._network.model) / 1e6, seconds, content, aligned)
-
-
-def _less(ours: list[Report], theirs: list[Report]) -> str:
-    """The difference, the same users of all draws, with its interval."""
-    if ours is theirs:
-        return ""
-    paired = compare_paired(by_user(ours), by_user(theirs), "NDCG@10")
-    return f"{signed(paired.difference, 3)} {interval(paired.low, paired.high, 3)}"
 
 
 _PROTOCOL = (

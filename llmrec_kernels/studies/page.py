@@ -31,6 +31,7 @@ from llmrec_kernels.studies import (
     shilling,
     text_ratings,
     training_cost,
+    tuning,
     writing,
 )
 from llmrec_kernels.studies.study import Study
@@ -47,6 +48,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "reranked-lists": language_ranking.reranked_lists,
     "guessed-likes": language_ranking.guessed_likes,
     "writing": writing.writing,
+    "tuning": tuning.tuning,
     "training-cost": training_cost.training_cost,
     "augmentation": augmentation.augmentation,
     "compression": compression.compression,
