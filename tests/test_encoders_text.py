@@ -305,7 +305,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:
     code = '{"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}'
     (copy_of_minilm(tmp_path) / "config.json").write_text(code)
     (tmp_path / "own.py").write_text("raise SystemExit('the code was run')")
-    with pytest.raises(OSError, match=r"could not be loaded.*Code that comes with a model is never run"):
+    with pytest.raises(OSError, match=r"could not be loaded.*Code .* is never run"):
         TextEncoder(tmp_path, cache_dir=False).encode(["text"])
 
 
